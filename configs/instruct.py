@@ -1,0 +1,30 @@
+"""Stage 3, multi-task instruction tuning (paper, section 2.4 and table 8).
+
+  python -m neurolm_jax.train --config configs/instruct.py:b --workdir runs/b/instruct \\
+    --config.data.root=tasks --config.initial.pretrain=runs/b/pretrain
+"""
+
+from configs import sizes
+from neurolm_jax.configuration import base
+
+_LEARNING_RATE = {"b": 5e-4, "l": 5e-5, "xl": 2e-5}
+
+
+def get_config(size: str = "b"):
+    c = base("instruct")
+    c.tokenizer = sizes.tokenizer(size)
+    c.language = sizes.language(size)
+    c.feature_norm = sizes.feature_norm(size)
+    c.eeg_length = 768  # EEG tokens in a row
+    c.row_length = 1024  # all tokens in a row
+    c.answer_length = 64  # answer tokens in a row
+    c.shuffle_labels = False  # deal each task's training labels at random: a control
+    c.augmentation = {"scale": 0.0, "offset": 0.0}
+    c.data.tasks = ("blink", "scp1", "eyes")
+    c.initial.pretrain = f"runs/{size}/pretrain"
+
+    c.batch_size = 128
+    c.text_batch_size = 32
+    c.learning_rate = _LEARNING_RATE.get(size.removeprefix("official_"), 5e-4)
+    c.final_learning_rate = c.learning_rate / 10
+    return c

@@ -1,0 +1,17 @@
+"""Stage 0, the language model: GPT-2's weights, or trained on text.
+
+  python -m neurolm_jax.train --config configs/language.py:b --workdir runs/b/language \\
+    --config.initial.gpt2=gpt2/model.safetensors --config.steps=0
+"""
+
+from configs import sizes
+from neurolm_jax.configuration import base
+
+
+def get_config(size: str = "b"):
+    c = base("language")
+    c.language = sizes.language(size)
+    c.initial.gpt2 = ""  # a .safetensors file or the folder of one; "" starts from random weights
+    c.learning_rate = 6e-4
+    c.final_learning_rate = 6e-5
+    return c

@@ -1,0 +1,26 @@
+"""Stage 2, multi-channel autoregression beside text (paper, section 2.3 and table 7).
+
+  python -m neurolm_jax.train --config configs/pretrain.py:b --workdir runs/b/pretrain \\
+    --config.data.root=corpus --config.initial.language=runs/b/language --config.initial.tokenizer=runs/b/tokenizer
+"""
+
+from configs import sizes
+from neurolm_jax.configuration import base
+
+
+def get_config(size: str = "b"):
+    c = base("pretrain")
+    c.tokenizer = sizes.tokenizer(size)
+    c.language = sizes.language(size)
+    c.feature_norm = sizes.feature_norm(size)
+    c.row_length = 1024  # EEG tokens in a row
+    c.data.train = ("eeg",)
+    c.data.validation = ("validation",)
+    c.initial.language = f"runs/{size}/language"
+    c.initial.tokenizer = f"runs/{size}/tokenizer"
+
+    c.batch_size = 480
+    c.text_batch_size = 32
+    c.learning_rate = 6e-4
+    c.final_learning_rate = 6e-5
+    return c

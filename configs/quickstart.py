@@ -1,0 +1,82 @@
+"""All stages on real EEG, on a laptop's CPU; ``launch/quickstart.sh`` runs them one after the other.
+
+  python -m neurolm_jax.train --config configs/quickstart.py:tokenizer --workdir runs/mine/tokenizer
+
+The argument is the stage: language, tokenizer, pretrain or instruct. By default each reads the data and the earlier
+stages that the quickstart left under runs/quickstart.
+"""
+
+import importlib
+
+from neurolm_jax.errors import UserError
+from neurolm_jax.stages import NAMES
+
+ROOT = "runs/quickstart"
+
+
+def get_config(stage: str):
+    if stage not in NAMES:
+        raise UserError(f"quickstart.py:{stage}: the stages are {', '.join(NAMES)}")
+    c = importlib.import_module(f"configs.{stage}").get_config("quickstart")
+    c.data.root = f"{ROOT}/data"
+    c.compilation_cache = f"{ROOT}/compilation_cache"
+    c.text_length = 128
+    c.keep_checkpoints = 1
+    for name in c.initial:
+        if name in NAMES:
+            c.initial[name] = f"{ROOT}/{name}"
+    if stage in ("tokenizer", "pretrain"):
+        c.data.train = tuple(f"{task}/recordings/train" for task in ("blink", "scp1", "eyes"))
+        c.data.validation = tuple(f"{task}/recordings/validation" for task in ("blink", "scp1", "eyes"))
+        c.row_length = 256
+    c.update(_STAGES[stage])
+    return c
+
+
+_STAGES = {
+    "language": {
+        "steps": 300,
+        "warmup_steps": 30,
+        "text_batch_size": 8,
+        "learning_rate": 3e-3,
+        "final_learning_rate": 3e-4,
+        "checkpoint_every": 100,
+        "evaluate_every": 100,
+    },
+    "tokenizer": {
+        "steps": 600,
+        "warmup_steps": 60,
+        "batch_size": 4,
+        "text_batch_size": 2,
+        "learning_rate": 1e-3,
+        "final_learning_rate": 1e-4,
+        "checkpoint_every": 100,
+        "evaluate_every": 100,
+        "tokenizer": {"decay": 0.95},
+    },
+    "pretrain": {
+        "steps": 300,
+        "warmup_steps": 30,
+        "batch_size": 4,
+        "text_batch_size": 2,
+        "learning_rate": 1e-3,
+        "final_learning_rate": 1e-4,
+        "checkpoint_every": 100,
+        "evaluate_every": 100,
+    },
+    "instruct": {
+        "steps": 400,
+        "warmup_steps": 40,
+        "batch_size": 4,
+        "text_batch_size": 1,
+        "row_length": 512,
+        "eeg_length": 160,
+        "answer_length": 48,
+        "learning_rate": 3e-3,
+        "final_learning_rate": 1e-4,
+        "checkpoint_every": 100,
+        "evaluate_every": 100,
+        "language": {"dropout": 0.3},
+        "augmentation": {"scale": 0.1, "offset": 5.0},
+    },
+}

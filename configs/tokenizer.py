@@ -1,0 +1,29 @@
+"""Stage 1, the text-aligned neural tokenizer (paper, section 2.2 and table 6).
+
+  python -m neurolm_jax.train --config configs/tokenizer.py:b --workdir runs/b/tokenizer \\
+    --config.data.root=corpus --config.initial.language=runs/b/language
+
+The encoder's width is GPT-2 small's for every size, so the language stage whose embedding it is aligned with is size b.
+"""
+
+from configs import sizes
+from neurolm_jax.configuration import base
+
+
+def get_config(size: str = "b"):
+    c = base("tokenizer")
+    c.tokenizer = sizes.tokenizer(size)
+    c.row_length = 1024  # EEG tokens in a row
+    c.text_vocabulary = 50304
+    c.data.train = ("eeg",)  # folders under data.root
+    c.data.validation = ("validation",)
+    c.initial.language = "runs/b/language"
+
+    c.batch_size = 512
+    c.text_batch_size = 128
+    c.learning_rate = 5e-5
+    c.final_learning_rate = 1e-5
+    c.weight_decay = 1e-4
+    c.beta2 = 0.999
+    c.clip_norm = 0.0
+    return c

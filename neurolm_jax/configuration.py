@@ -1,0 +1,65 @@
+"""Fields that every stage's config has, and their check.
+
+Config files under ``configs/`` start from ``base(stage)`` and fill in the rest. Command-line overrides
+(``--config.steps=40``) are checked by ml_collections against the types that stand here.
+"""
+
+import math
+
+from ml_collections import ConfigDict
+
+from neurolm_jax.errors import UserError
+
+
+def base(stage: str) -> ConfigDict:
+    """A config with the fields that all stages share."""
+    c = ConfigDict()
+    c.stage = stage
+    c.seed = 0  # of initial weights, order of data, dropout, revival
+    c.steps = 100_000  # optimizer steps in all; 0 keeps the initial weights
+    c.batch_size = 64  # rows of EEG or dialogues, over all devices
+    c.text_batch_size = 16  # rows of plain text beside them
+    c.text_length = 1024  # tokens in a row of text
+
+    c.learning_rate = 5e-5  # at the end of warm-up
+    c.final_learning_rate = 1e-5  # at the last step
+    c.warmup_steps = 1000
+    c.weight_decay = 0.1
+    c.beta1 = 0.9
+    c.beta2 = 0.95
+    c.clip_norm = 1.0  # global gradient norm; 0 leaves it
+
+    c.checkpoint_every = 1000  # steps
+    c.keep_checkpoints = 2
+    c.evaluate_every = 1000  # steps between validations; 0 validates at the end only
+    c.log_every = 10
+
+    c.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+    c.compilation_cache = ""  # folder that keeps compiled programs; "" keeps none
+
+    c.data = ConfigDict()
+    c.data.root = "data"  # folder under which prepare wrote
+    c.data.text = "text"
+    c.data.threads = 4  # that read ahead
+    c.initial = ConfigDict()  # workdirs of earlier stages
+    return c
+
+
+def check(c: ConfigDict) -> None:
+    """Refuse values that no stage can run with.
+
+    Raises:
+      UserError: naming the field.
+    """
+    for name in ("batch_size", "text_batch_size", "text_length", "checkpoint_every", "keep_checkpoints", "log_every"):
+        if c[name] < 1:
+            raise UserError(f"config.{name}: must be 1 or more, not {c[name]}")
+    for name in ("steps", "seed", "warmup_steps", "evaluate_every", "weight_decay", "clip_norm", "final_learning_rate"):
+        if c[name] < 0:
+            raise UserError(f"config.{name}: must not be negative, not {c[name]}")
+    for name in ("learning_rate", "beta1", "beta2"):
+        if not (math.isfinite(c[name]) and 0 < c[name] < 1):
+            raise UserError(f"config.{name}: must lie between 0 and 1, not {c[name]}")
+    for name, value in c.initial.items():
+        if not value and name != "gpt2":
+            raise UserError(f"config.initial.{name}: must name the workdir of the {name} stage")

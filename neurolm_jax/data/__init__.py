@@ -1,0 +1,1 @@
+"""Shards, packed rows, text and the streams made of them: random access all the way."""

@@ -1,0 +1,157 @@
+"""Rows of questions and answers: each sample's EEG, then [SEP], question, answer, end of text (paper, section 2.4)."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from neurolm_jax.data import vocabulary
+from neurolm_jax.data.eeg_rows import empty_row, fill_row
+from neurolm_jax.data.packing import RowPlan
+from neurolm_jax.data.shards import Shards
+from neurolm_jax.eeg.preprocessing import RATE
+from neurolm_jax.eeg.records import Record, decode
+from neurolm_jax.eeg.tasks import Task
+from neurolm_jax.errors import UserError
+
+NO_TARGET = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class RowSize:
+    """What a row holds: EEG tokens, all tokens, and answer tokens that are learnt."""
+
+    eeg: int
+    tokens: int
+    answers: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Changes drawn anew for every sample in every epoch; zeros leave it as it is.
+
+    scale: deviation of the log of a gain common to all channels.
+    offset: deviation of a constant added to each channel, microvolts.
+    """
+
+    scale: float = 0.0
+    offset: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Dialogue:
+    """One sample ready to be put into a row: samples [C, S * 200] microvolts, tokens after the EEG."""
+
+    samples: np.ndarray
+    electrodes: tuple[int, ...]
+    prompt: list[int]  # [SEP] and question
+    answer: list[int]  # answer and end of text; empty to leave it open
+
+
+class DialogueRows:
+    """Labelled windows of several tasks, packed.
+
+    A window longer than its task's whole seconds is cropped, at random while training.
+
+    Args:
+      seed: of order, crops and augmentation; None for a fixed order and centred crops.
+      shuffle_labels: deal each task's labels at random among its windows (a control: nothing is left to learn).
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[tuple[Task, Shards]],
+        size: RowSize,
+        seed: int | None,
+        augmentation: Augmentation = Augmentation(),
+        shuffle_labels: bool = False,
+    ):
+        self._tasks, self._size, self._seed, self._augmentation = tasks, size, seed, augmentation
+        self._samples: list[tuple[int, int, str]] = []  # task, record, label
+        sizes = []
+        for number, (task, shards) in enumerate(tasks):
+            index = shards.manifest["index"]
+            labels = index.get("label", [])
+            for label in sorted(set(labels) - set(task.answers)):
+                raise UserError(f"{shards.path}: label {label!r} is not one of task {task.name}'s {list(task.answers)}")
+            if shuffle_labels:
+                labels = np.random.default_rng((seed or 0, number)).permutation(labels).tolist()
+            for record, (label, channels) in enumerate(zip(labels, index["channels"])):
+                self._samples.append((number, record, label))
+                eeg, answer = channels * task.seconds, len(answer_tokens(task, label))
+                sizes.append((eeg, eeg + len(prompt_tokens(task)) + answer, answer))
+        if not sizes:
+            raise UserError(f"no labelled window in {', '.join(str(shards.path) for _, shards in tasks)}")
+        capacity = dataclasses.astuple(size)
+        largest = np.max(sizes, axis=0)
+        if (largest > capacity).any():
+            raise UserError(f"a sample needs {tuple(largest.tolist())} (EEG, all, answer) tokens, a row has {capacity}")
+        self._plan = RowPlan(np.array(sizes), capacity, seed)
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def __getitem__(self, index: int) -> dict[str, dict[str, np.ndarray]]:
+        epoch, samples = self._plan.row(index)
+        return fill_dialogues([self._dialogue(epoch, sample) for sample in samples], self._size)
+
+    def _dialogue(self, epoch, sample):
+        number, record, label = self._samples[sample]
+        task, shards = self._tasks[number]
+        record = decode(shards.source[record])
+        spare = record.samples.shape[1] - task.seconds * RATE
+        if self._seed is None:
+            return dialogue(task, record, spare // 2, label)
+        rng = np.random.default_rng((self._seed, epoch, sample))
+        gain = np.exp(self._augmentation.scale * rng.standard_normal())
+        offset = self._augmentation.offset * rng.standard_normal((len(record.samples), 1))
+        record = dataclasses.replace(record, samples=np.float32(gain * record.samples + offset))
+        return dialogue(task, record, int(rng.integers(spare + 1)), label)
+
+
+def prompt_tokens(task: Task) -> list[int]:
+    return [vocabulary.SEPARATOR, *vocabulary.encode(task.question)]
+
+
+def answer_tokens(task: Task, label: str) -> list[int]:
+    """The answer's words, a space, and the end of text, as the released models were taught."""
+    return [*vocabulary.encode(task.answers[label]), vocabulary.END_OF_TEXT]
+
+
+def dialogue(task: Task, record: Record, begin: int, label: str | None) -> Dialogue:
+    """A window's crop of the task's length from sample ``begin`` on, with its question and, if given, answer."""
+    samples = record.samples[:, begin : begin + task.seconds * RATE]
+    return Dialogue(samples, record.electrodes, prompt_tokens(task), answer_tokens(task, label) if label else [])
+
+
+def fill_dialogues(dialogues: Sequence[Dialogue], size: RowSize) -> dict[str, dict[str, np.ndarray]]:
+    """One row of several dialogues.
+
+    Returns:
+      ``eeg``: a row as ``eeg_rows.empty_row`` gives, E tokens.
+      ``mixed``, int32: eeg_index [T], place among the row's EEG tokens or -1; tokens [T]; position [T], of EEG its
+      second, of text the count from the last second + 1; second [T]; segment [T]; answer_index [A], the positions
+      that predict an answer's token, and answer_target [A], -1 where there is none.
+    """
+    eeg = empty_row(size.eeg)
+    mixed = {key: np.zeros(size.tokens, np.int32) for key in ("tokens", "position", "second", "segment")}
+    mixed["eeg_index"] = np.full(size.tokens, -1, np.int32)
+    answer_index, answer_target = np.zeros(size.answers, np.int32), np.full(size.answers, NO_TARGET, np.int32)
+    eeg_place = place = answers = 0
+    for segment, d in enumerate(dialogues, start=1):
+        begin, eeg_place = eeg_place, fill_row(eeg, eeg_place, segment, d.samples, d.electrodes)
+        count = eeg_place - begin
+        here = slice(place, place + count)
+        mixed["eeg_index"][here] = np.arange(begin, eeg_place)
+        mixed["position"][here] = mixed["second"][here] = eeg["second"][begin:eeg_place]
+        text = d.prompt + d.answer
+        here = slice(place + count, place + count + len(text))
+        mixed["tokens"][here] = text
+        mixed["position"][here] = eeg["second"][eeg_place - 1] + 1 + np.arange(len(text))
+        mixed["second"][here] = mixed["position"][here]
+        mixed["segment"][place : here.stop] = segment
+        learnt = slice(answers, answers + len(d.answer))
+        answer_target[learnt] = d.answer
+        answer_index[learnt] = np.arange(here.stop - len(d.answer) - 1, here.stop - 1)
+        place, answers = here.stop, learnt.stop
+    return {"eeg": eeg, "mixed": mixed | {"answer_index": answer_index, "answer_target": answer_target}}

@@ -1,0 +1,1 @@
+"""Recordings: electrodes, preprocessing, the record format, and the downstream tasks."""

@@ -1,0 +1,47 @@
+"""One stretch of EEG as bytes: msgpack, int16 samples with a scale per channel. No pickle."""
+
+import dataclasses
+
+import msgpack
+import numpy as np
+
+from neurolm_jax.eeg.preprocessing import RATE
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """samples [C, N] float32 microvolts at 200 Hz.
+
+    electrodes: C ids; source, subject, session, recording: names; start: second of the first sample in the recording;
+    label: of a task's window, else None.
+    """
+
+    samples: np.ndarray
+    electrodes: tuple[int, ...]
+    source: str
+    recording: str
+    subject: str | None = None
+    session: str | None = None
+    start: float = 0.0
+    label: str | None = None
+
+
+def encode(record: Record) -> bytes:
+    """Lossless to half of max|x| / 32767 in each channel."""
+    peak = np.abs(record.samples).max(axis=1, keepdims=True)
+    scale = np.where(peak > 0, peak / np.iinfo(np.int16).max, 1).astype(np.float32)
+    fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+    fields |= {
+        "samples": np.rint(record.samples / scale).astype("<i2").tobytes(),
+        "scale": scale[:, 0].tolist(),
+        "rate": RATE,
+    }
+    return msgpack.packb(fields)
+
+
+def decode(data: bytes) -> Record:
+    fields = msgpack.unpackb(data)
+    scale = np.array(fields.pop("scale"), np.float32)[:, None]
+    del fields["rate"]
+    samples = np.frombuffer(fields["samples"], "<i2").reshape(len(scale), -1)
+    return Record(**fields | {"samples": samples * scale, "electrodes": tuple(fields["electrodes"])})

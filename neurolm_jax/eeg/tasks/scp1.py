@@ -1,0 +1,34 @@
+"""SelfRegulationSCP1: slow cortical potentials, negative or positive (BCI competition II, set Ia, Tuebingen).
+
+As published in the UEA archive its six channels are one, A1-Cz, each shifted by six samples: only the first is read.
+The answer lies in the slow wave, so nothing is filtered but what resampling needs.
+"""
+
+import pathlib
+from collections.abc import Iterator
+
+from neurolm_jax.eeg.preprocessing import Preprocessing
+from neurolm_jax.eeg.tasks.base import Recording, Task, Window, held_out, microvolt_raw, read_ts
+
+ELECTRODE = "A1"
+RATE = 256.0
+
+
+def recordings(path: pathlib.Path) -> Iterator[Recording]:
+    for part in ("train", "test"):
+        trials, labels = read_ts(path / f"SelfRegulationSCP1_{part.upper()}.ts")
+        validation = held_out(len(trials), 0.2 if part == "train" else 0)
+        for number, (trial, label) in enumerate(zip(trials, labels)):
+            raw = microvolt_raw(trial[:1], [ELECTRODE], RATE)
+            split = "validation" if validation[number] else part
+            yield Recording(f"{part}-{number}", split, raw, [Window(0.0, trial.shape[1] / RATE, label)])
+
+
+TASK = Task(
+    name="scp1",
+    question="Question: Is the slow cortical potential of this EEG segment negative or positive? Answer:",
+    answers={"negativity": " Negative", "positivity": " Positive"},
+    seconds=3,
+    preprocessing=Preprocessing(low=None, high=None),
+    recordings=recordings,
+)

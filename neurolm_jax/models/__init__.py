@@ -1,0 +1,1 @@
+"""Pure Linen modules and functions: attention, transformer, quantizer, tokenizer, NeuroLM."""

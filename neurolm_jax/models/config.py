@@ -1,0 +1,94 @@
+"""Shapes and choices of the models, as frozen dataclasses.
+
+The defaults are the paper's base size with this project's corrections. ``official=True`` configs (see
+``configs/sizes.py``) reproduce the released models instead.
+"""
+
+import dataclasses
+
+PATCH_SAMPLES = 200  # one second at 200 Hz
+SPECTRUM_BINS = 100  # lower half of the 200-bin amplitude spectrum (paper, section 2.2)
+
+
+def _check_heads(name: str, width: int, heads: int) -> None:
+    if width % heads:
+        raise ValueError(f"{name}: width {width} is not divisible by {heads} heads")
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """The neural transformer that turns patches into features (paper, section 2.2).
+
+    patch_norm: ``"patch"`` normalises every patch alone and hands its level (mean and log standard deviation) to the
+        embedding, so that padding, packing and later seconds do not matter; ``"row"`` takes the group norm's
+        statistics over the whole row, padding included, as the released models do.
+    causal: a patch sees its own and earlier seconds only. The released models see the whole segment.
+    """
+
+    layers: int = 12
+    heads: int = 12
+    width: int = 768
+    channels: int = 256
+    seconds: int = 64
+    patch_norm: str = "patch"
+    causal: bool = True
+    dtype: str = "float32"
+    remat: bool = False
+
+    def __post_init__(self):
+        if self.patch_norm not in ("patch", "row"):
+            raise ValueError(f"patch_norm must be 'patch' or 'row', not {self.patch_norm!r}")
+        _check_heads("encoder", self.width, self.heads)
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerConfig:
+    """Encoder, quantizer, both decoders and the domain classifier.
+
+    decay: of the codebook's moving averages.
+    dead_below: a code whose moving usage falls below this share of the mean usage is revived; 0 turns revival off.
+    """
+
+    encoder: EncoderConfig = EncoderConfig()
+    decoder_layers: int = 4
+    codes: int = 8192
+    code_width: int = 128
+    domain_width: int = 256
+    decay: float = 0.99
+    dead_below: float = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModelConfig:
+    """GPT-2, its vocabulary widened by the EEG codes.
+
+    vocabulary: GPT-2's 50,257 tokens, [SEP], and padding to a multiple of 64.
+    codes: EEG codes appended to the output classes; 0 for a plain language model with tied embeddings.
+    """
+
+    layers: int = 12
+    heads: int = 12
+    width: int = 768
+    vocabulary: int = 50304
+    codes: int = 0
+    positions: int = 1024
+    dropout: float = 0.0
+    dtype: str = "float32"
+    remat: bool = False
+
+    def __post_init__(self):
+        _check_heads("language model", self.width, self.heads)
+
+
+@dataclasses.dataclass(frozen=True)
+class NeuroLMConfig:
+    """Language model over the frozen encoder's features.
+
+    feature_norm: standardise each feature dimension with the statistics gathered while the tokenizer trained. The
+        released models do not.
+    """
+
+    language: LanguageModelConfig = LanguageModelConfig(codes=8192)
+    encoder_width: int = 768
+    channels: int = 256
+    feature_norm: bool = True

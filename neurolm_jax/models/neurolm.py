@@ -1,0 +1,133 @@
+"""GPT-2 over text tokens and EEG features: multi-channel autoregression (paper, sections 2.3 and 2.4)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from neurolm_jax.models.attention import Intervals, own_second
+from neurolm_jax.models.config import LanguageModelConfig, NeuroLMConfig
+from neurolm_jax.models.transformer import Embedding, LayerNorm, Linear, Stack, StackConfig, named
+
+
+class LanguageModel(nn.Module):
+    """GPT-2. With EEG codes its output layer is a table of its own, widened by them; without, the token embedding."""
+
+    config: LanguageModelConfig
+
+    def setup(self):
+        c = self.config
+        dtype = jnp.dtype(c.dtype)
+        self.token_embedding = Embedding(c.vocabulary, c.width, ("vocabulary", "embed"), dtype)
+        self.position_embedding = Embedding(c.positions, c.width, dtype=dtype)
+        stack = StackConfig(
+            layers=c.layers,
+            heads=c.heads,
+            width=c.width,
+            use_bias=True,
+            scale_by_depth=False,
+            dropout=c.dropout,
+            dtype=c.dtype,
+            remat=c.remat,
+        )
+        self.stack = Stack(stack)
+        self.final_norm = LayerNorm()
+        self.dropout = nn.Dropout(c.dropout)
+        if c.codes:
+            shape = (c.vocabulary + c.codes, c.width)
+            initializer = named(nn.initializers.normal(0.02), "vocabulary", "embed")
+            self.output = self.param("output", initializer, shape, jnp.float32)
+
+    def embed(self, tokens: jax.Array, position: jax.Array) -> jax.Array:
+        """Token ids and positions [B, T] -> [B, T, W]."""
+        return self.token_embedding(tokens) + self.position_embedding(position)
+
+    def hidden(self, x: jax.Array, intervals: Intervals, deterministic: bool = True) -> jax.Array:
+        """Embedded inputs [B, T, W] -> what the output classes are compared with [B, T, W]."""
+        x = self.dropout(x, deterministic=deterministic)
+        return self.final_norm(self.stack(x, intervals, deterministic))
+
+    def classes(self) -> jax.Array:
+        """The output layer [V, W]: text tokens, then EEG codes."""
+        return self.output if self.config.codes else self.token_embedding.table
+
+    def __call__(self, tokens: jax.Array, intervals: Intervals, deterministic: bool = True) -> jax.Array:
+        """Plain causal text: tokens [B, T] -> hidden states [B, T, W]."""
+        position = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        return self.hidden(self.embed(tokens, position), intervals, deterministic)
+
+
+class NeuroLM(nn.Module):
+    """The language model with EEG inputs: encoder features, a channel embedding, the position table at the second."""
+
+    config: NeuroLMConfig
+
+    def setup(self):
+        c = self.config
+        width = c.language.width
+        dtype = jnp.dtype(c.language.dtype)
+        self.language = LanguageModel(c.language)
+        self.channel_embedding = Embedding(c.channels, width, dtype=dtype)
+        if c.encoder_width != width:
+            self.projection = Linear(width, (None, "embed"), dtype=dtype)
+
+    def embed_eeg(self, features: jax.Array, channel: jax.Array, second: jax.Array) -> jax.Array:
+        """Features [B, E, W_encoder] (standardised if the config says so), ids [B, E] -> [B, E, W]."""
+        if self.config.encoder_width != self.config.language.width:
+            features = jax.nn.gelu(self.projection(features), approximate=False)
+        place = self.channel_embedding(channel) + self.language.position_embedding(second)
+        return features.astype(place.dtype) + place
+
+    def eeg_hidden(self, features, channel, second, intervals: Intervals, deterministic: bool = True) -> jax.Array:
+        """Rows of EEG alone -> hidden states [B, E, W]."""
+        return self.language.hidden(self.embed_eeg(features, channel, second), intervals, deterministic)
+
+    def text_hidden(self, tokens, intervals: Intervals, deterministic: bool = True) -> jax.Array:
+        """Rows of text alone -> hidden states [B, T, W]."""
+        return self.language(tokens, intervals, deterministic)
+
+    def mixed_hidden(
+        self,
+        features: jax.Array,  # [B, E, W_encoder]
+        channel: jax.Array,  # [B, E]
+        second: jax.Array,  # [B, E]
+        eeg_index: jax.Array,  # [B, T] place among the row's EEG tokens, -1 for text
+        tokens: jax.Array,  # [B, T] text token, anything for EEG
+        position: jax.Array,  # [B, T] of the text tokens
+        intervals: Intervals,
+        deterministic: bool = True,
+    ) -> jax.Array:  # [B, T, W]
+        """Rows in which each sample's EEG is followed by its text -> hidden states [B, T, W]."""
+        eeg = self.embed_eeg(features, channel, second)
+        eeg = jnp.take_along_axis(eeg, jnp.maximum(eeg_index, 0)[..., None], axis=1)
+        x = jnp.where(eeg_index[..., None] >= 0, eeg, self.language.embed(tokens, position))
+        return self.language.hidden(x, intervals, deterministic)
+
+    def classes(self) -> jax.Array:
+        return self.language.classes()
+
+    def __call__(self, features, channel, second, tokens):
+        """All parts once, for initialisation."""
+        segment = jnp.ones_like(channel)
+        intervals = own_second(segment, second)
+        eeg = self.eeg_hidden(features, channel, second, intervals)
+        return eeg, self.language.embed(tokens, tokens), self.classes()
+
+
+def standardise_features(config: NeuroLMConfig, features: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
+    """Features [..., W] as the language model reads them; mean and variance [W] come from the tokenizer's training."""
+    if not config.feature_norm:
+        return features
+    return (features - mean) * jax.lax.rsqrt(variance + 1e-6)
+
+
+def next_second_targets(codes: jax.Array, segment: jax.Array, second: jax.Array) -> jax.Array:
+    """The code of the same channel one second later, -1 where the segment has none (paper, section 2.3).
+
+    codes, segment, second [B, T], tokens time-major with the same channels in every second of a segment -> [B, T].
+    """
+    own = own_second(segment, second)
+    after = jnp.arange(codes.shape[1]) + (own.stop - own.start)  # [B, T]
+    exists = after < codes.shape[1]
+    after = jnp.minimum(after, codes.shape[1] - 1)
+    same = jnp.take_along_axis(segment, after, axis=1) == segment
+    return jnp.where(exists & same & (segment > 0), jnp.take_along_axis(codes, after, axis=1), -1)

@@ -1,0 +1,113 @@
+"""Vector quantizer on the unit sphere with moving-average codes (paper, section 2.2).
+
+The codebook is explicit state, not a parameter: every function takes and returns it. Statistics count valid vectors
+only. Sums run over the whole (global) batch, so under ``jit`` on a mesh they are the same for any number of devices.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+KMEANS_ROUNDS = 10
+
+
+class Codebook(NamedTuple):
+    """vectors [K, D] unit norm; usage [K] moving average of assignments per step; initialised [] bool."""
+
+    vectors: jax.Array
+    usage: jax.Array
+    initialised: jax.Array
+
+
+def create_codebook(rng: jax.Array, codes: int, width: int) -> Codebook:
+    """Random unit vectors, to be replaced by k-means on the first batch."""
+    vectors = normalise(jax.random.normal(rng, (codes, width)))
+    return Codebook(vectors, jnp.zeros(codes), jnp.zeros((), bool))
+
+
+def normalise(x: jax.Array) -> jax.Array:
+    """L2-normalise the last axis; a zero vector stays zero and has a zero gradient."""
+    square = jnp.square(x).sum(-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
+
+
+def nearest(vectors: jax.Array, z: jax.Array) -> jax.Array:
+    """Index of the nearest code: [K, D], [N, D] unit vectors -> [N]. On the sphere that is the largest product."""
+    return jnp.argmax(jnp.matmul(z, vectors.T, precision=jax.lax.Precision.HIGHEST), axis=-1)
+
+
+def quantize(vectors: jax.Array, z: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Codes [N], straight-through vectors [N, D] and the commitment loss of unit vectors z [N, D], valid [N]."""
+    codes = nearest(vectors, jax.lax.stop_gradient(z))
+    chosen = vectors[codes]
+    error = jnp.square(chosen - z).mean(-1)
+    loss = jnp.where(valid, error, 0).sum() / jnp.maximum(valid.sum(), 1)
+    return codes, z + jax.lax.stop_gradient(chosen - z), loss
+
+
+def initialise(codebook: Codebook, z: jax.Array, valid: jax.Array, rng: jax.Array) -> Codebook:
+    """Spherical k-means on the first batch z [N, D]; afterwards the identity."""
+
+    def kmeans(codebook):
+        codes = codebook.vectors.shape[0]
+        vectors = _draw(z, valid, rng, codes)
+
+        def round_(_, vectors):
+            return _mean_directions(vectors, z, nearest(vectors, z), valid)[0]
+
+        vectors = jax.lax.fori_loop(0, KMEANS_ROUNDS, round_, vectors)
+        usage = jnp.full(codes, valid.sum() / codes, jnp.float32)
+        return Codebook(vectors, usage, jnp.ones((), bool))
+
+    return jax.lax.cond(codebook.initialised, lambda codebook: codebook, kmeans, codebook)
+
+
+def update(
+    codebook: Codebook,
+    z: jax.Array,  # [N, D] unit vectors
+    codes: jax.Array,  # [N]
+    valid: jax.Array,  # [N] bool
+    rng: jax.Array,
+    *,
+    decay: float,
+    dead_below: float,
+) -> tuple[Codebook, jax.Array]:
+    """One moving-average step; codes used less than ``dead_below`` of the mean are replaced by vectors of the batch.
+
+    Returns the new codebook and the number of codes revived.
+    """
+    mean, counts = _mean_directions(codebook.vectors, z, codes, valid)
+    vectors = normalise(decay * codebook.vectors + (1 - decay) * mean)
+    usage = decay * codebook.usage + (1 - decay) * counts
+
+    dead = usage < dead_below * usage.mean()
+    vectors = jnp.where(dead[:, None], _draw(z, valid, rng, len(vectors)), vectors)
+    usage = jnp.where(dead, usage.mean(), usage)
+    return Codebook(vectors, usage, codebook.initialised), dead.sum()
+
+
+def used_and_perplexity(counts: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Share of codes used at least once, and exp of the entropy, of code counts [K]."""
+    p = counts / jnp.maximum(counts.sum(), 1)
+    entropy = -jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1)), 0).sum()
+    return (counts > 0).mean(), jnp.exp(entropy)
+
+
+def count_codes(codes: jax.Array, valid: jax.Array, size: int) -> jax.Array:
+    """How often each of ``size`` codes occurs among the valid ones: [N], [N] -> [K] float32."""
+    return jax.ops.segment_sum(valid.astype(jnp.float32), codes, size)
+
+
+def _mean_directions(vectors, z, codes, valid):
+    """Normalised mean of the vectors assigned to each code (a code with none keeps its own), and the counts."""
+    counts = count_codes(codes, valid, len(vectors))
+    sums = jax.ops.segment_sum(jnp.where(valid[:, None], z, 0), codes, len(vectors))
+    return jnp.where(counts[:, None] > 0, normalise(sums), vectors), counts
+
+
+def _draw(z, valid, rng, count):
+    """``count`` vectors drawn evenly from the valid rows of z, with replacement."""
+    cumulative = jnp.cumsum(valid)
+    rank = jax.random.randint(rng, (count,), 0, jnp.maximum(cumulative[-1], 1))
+    return z[jnp.searchsorted(cumulative, rank, side="right")]

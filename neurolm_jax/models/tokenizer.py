@@ -1,0 +1,128 @@
+"""The text-aligned neural tokenizer: VQ temporal-frequency prediction (paper, section 2.2)."""
+
+import dataclasses
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from neurolm_jax.models.config import PATCH_SAMPLES, SPECTRUM_BINS, TokenizerConfig
+from neurolm_jax.models.neural_transformer import NeuralTransformer
+from neurolm_jax.models.quantizer import Codebook, create_codebook, normalise
+from neurolm_jax.models.transformer import Linear
+
+
+class Encoding(NamedTuple):
+    """features [B, T, W] of the encoder; z [B, T, D] projected, before it is normalised."""
+
+    features: jax.Array
+    z: jax.Array
+
+
+class TokenizerState(NamedTuple):
+    """What the tokenizer gathers while it trains and later stages use: codebook and feature statistics [W]."""
+
+    codebook: Codebook
+    feature_mean: jax.Array
+    feature_variance: jax.Array
+
+
+def create_state(config: TokenizerConfig, rng: jax.Array) -> TokenizerState:
+    codebook = create_codebook(rng, config.codes, config.code_width)
+    width = config.encoder.width
+    return TokenizerState(codebook, jnp.zeros(width), jnp.ones(width))
+
+
+class Tokenizer(nn.Module):
+    """Encoder and projection to code space, two decoders with their heads, domain classifier."""
+
+    config: TokenizerConfig
+
+    def setup(self):
+        c = self.config
+        width = c.encoder.width
+        decoder = dataclasses.replace(c.encoder, layers=c.decoder_layers, causal=False)
+        self.encoder = NeuralTransformer(c.encoder)
+        self.code_projection = TanhHead(c.code_width, width)
+        self.decoder_frequency = NeuralTransformer(decoder, from_patches=False)
+        self.decoder_raw = NeuralTransformer(decoder, from_patches=False)
+        self.head_frequency = TanhHead(SPECTRUM_BINS, width)
+        self.head_raw = TanhHead(PATCH_SAMPLES, width)
+        self.domain_hidden = Linear(c.domain_width, ("embed", None))
+        self.domain_output = Linear(2, (None, None))
+
+    def encode(self, patches, channel, second, segment) -> Encoding:
+        """patches [B, T, 200] in 100 microvolts, ids [B, T] -> Encoding. The projection runs in float32."""
+        features = self.encoder(patches, channel, second, segment)
+        return Encoding(features, self.code_projection(features.astype(jnp.float32)))
+
+    def decode(self, vectors, channel, second, segment) -> tuple[jax.Array, jax.Array]:
+        """Code vectors [B, T, D] -> predicted spectra [B, T, 100] and patches [B, T, 200], both z-scored."""
+        ids = channel, second, segment
+        frequency = self.decoder_frequency(vectors, *ids).astype(jnp.float32)
+        raw = self.decoder_raw(vectors, *ids).astype(jnp.float32)
+        return self.head_frequency(frequency), self.head_raw(raw)
+
+    def domain_logits(self, x: jax.Array) -> jax.Array:
+        """Is x [..., W] EEG (class 0) or text (class 1)? -> [..., 2]."""
+        return self.domain_output(jax.nn.gelu(self.domain_hidden(x.astype(jnp.float32)), approximate=False))
+
+    def __call__(self, patches, channel, second, segment):
+        """All parts once, for initialisation."""
+        encoding = self.encode(patches, channel, second, segment)
+        rebuilt = self.decode(normalise(encoding.z), channel, second, segment)
+        return encoding, rebuilt, self.domain_logits(encoding.features)
+
+
+class TanhHead(nn.Module):
+    """Linear, tanh, Linear."""
+
+    features: int
+    width: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = jnp.tanh(Linear(self.width, ("embed", "mlp"), name="hidden")(x))
+        return Linear(self.features, ("mlp", None), name="output")(x)
+
+
+@jax.custom_vjp
+def reverse_gradient(x: jax.Array, strength: jax.Array) -> jax.Array:
+    """Identity whose gradient is multiplied by ``-strength`` (domain-adversarial training)."""
+    return x
+
+
+reverse_gradient.defvjp(
+    lambda x, strength: (x, strength),
+    lambda strength, gradient: (-strength * gradient, jnp.zeros_like(strength)),
+)
+
+
+def reconstruction_targets(patches: jax.Array, segment: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What the decoders predict, both z-scored over their whole segment; a constant segment gives zeros.
+
+    Args:
+      patches: [B, T, 200]; segment: [B, T], 0 is padding.
+
+    Returns:
+      amplitude spectra [B, T, 100] (the z-score's statistics run over all 200 bins) and patches [B, T, 200].
+    """
+    spectra = jnp.abs(jnp.fft.fft(patches, axis=-1))
+    return _standardise(spectra, segment)[..., :SPECTRUM_BINS], _standardise(patches, segment)
+
+
+def _standardise(x, segment):
+    """z-score of x [B, T, F] per segment with the unbiased deviation."""
+
+    def row(x, segment):
+        def total(values):
+            return jax.ops.segment_sum(values, segment, len(segment) + 1)[segment]  # [T]
+
+        count = jnp.maximum(total(jnp.full(len(x), x.shape[-1], jnp.float32)), 2)
+        centred = x - (total(x.sum(-1)) / count)[:, None]
+        deviation = jnp.sqrt(total(jnp.square(centred).sum(-1)) / (count - 1))[:, None]
+        # Below a thousandth of a microvolt there is nothing but rounding.
+        return jnp.where(deviation > 1e-5, centred / jnp.maximum(deviation, 1e-5), 0)
+
+    return jax.vmap(row)(x, segment)

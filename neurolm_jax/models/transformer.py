@@ -1,0 +1,139 @@
+"""Pre-norm transformer blocks, scanned over layers; shared by the neural transformer and by GPT-2."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from neurolm_jax.models.attention import Intervals, interval_attention
+
+Dtype = Any
+
+
+def named(initializer: Callable, *axes: str | None) -> Callable:
+    """An initializer whose parameter carries the logical axis names ``axes`` (see ``training/mesh.py``)."""
+    return nn.with_logical_partitioning(initializer, axes)
+
+
+class Linear(nn.Module):
+    """A dense layer, kernel [in, out], initialised to a normal of deviation 0.02."""
+
+    features: int
+    axes: tuple[str | None, str | None]
+    use_bias: bool = True
+    scale: float | jax.Array = 1.0
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.scale
+        normal = nn.initializers.normal(0.02)
+
+        def initializer(key, shape, dtype):
+            return normal(key, shape, dtype) * scale
+
+        kernel = self.param("kernel", named(initializer, *self.axes), (x.shape[-1], self.features), jnp.float32)
+        y = x.astype(self.dtype) @ kernel.astype(self.dtype)
+        if self.use_bias:
+            bias = self.param("bias", named(nn.initializers.zeros, self.axes[1]), (self.features,), jnp.float32)
+            y += bias.astype(self.dtype)
+        return y
+
+
+class LayerNorm(nn.Module):
+    """Layer norm over the last axis, in float32."""
+
+    use_bias: bool = True
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        width = x.shape[-1]
+        scale = self.param("scale", named(nn.initializers.ones, "norm"), (width,), jnp.float32)
+        y = x.astype(jnp.float32)
+        y -= y.mean(-1, keepdims=True)
+        y *= jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon) * scale
+        if self.use_bias:
+            y += self.param("bias", named(nn.initializers.zeros, "norm"), (width,), jnp.float32)
+        return y.astype(x.dtype)
+
+
+class Embedding(nn.Module):
+    """A lookup table [rows, width], normal with deviation 0.02."""
+
+    rows: int
+    width: int
+    axes: tuple[str | None, str | None] = (None, "embed")
+    dtype: Dtype = jnp.float32
+
+    def setup(self):
+        normal = nn.initializers.normal(0.02)
+        self.table = self.param("table", named(normal, *self.axes), (self.rows, self.width), jnp.float32)
+
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        return self.table[ids].astype(self.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class StackConfig:
+    """What a stack of blocks needs to know."""
+
+    layers: int
+    heads: int
+    width: int
+    use_bias: bool
+    scale_by_depth: bool  # output kernels divided by sqrt(2 l) in layer l, else by sqrt(2 layers)
+    dropout: float = 0.0
+    dtype: str = "float32"
+    remat: bool = False
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)). ``layer`` counts from 0 and only scales the initial values."""
+
+    config: StackConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, layer: jax.Array, intervals: Intervals, deterministic: bool):
+        c = self.config
+        dense = {"use_bias": c.use_bias, "dtype": jnp.dtype(c.dtype)}
+        depth = layer + 1 if c.scale_by_depth else c.layers
+        output_scale = jax.lax.rsqrt(2.0 * depth)
+        drop = nn.Dropout(c.dropout, deterministic=deterministic)
+
+        y = LayerNorm(c.use_bias, name="attention_norm")(x)
+        qkv = Linear(3 * c.width, ("embed", "heads"), name="qkv", **dense)(y)  # [B, T, 3 W]
+        query, key, value = jnp.split(qkv.reshape(*x.shape[:2], 3 * c.heads, -1), 3, axis=2)  # [B, T, N, H]
+        y = interval_attention(query, key, value, intervals).reshape(x.shape)
+        y = Linear(c.width, ("heads", "embed"), scale=output_scale, name="attention_output", **dense)(y)
+        x = x + drop(y)
+
+        y = LayerNorm(c.use_bias, name="mlp_norm")(x)
+        y = jax.nn.gelu(Linear(4 * c.width, ("embed", "mlp"), name="mlp_input", **dense)(y), approximate=False)
+        y = Linear(c.width, ("mlp", "embed"), scale=output_scale, name="mlp_output", **dense)(y)
+        return x + drop(y), None
+
+
+class Stack(nn.Module):
+    """``layers`` blocks as one scanned block whose parameters have a leading layer axis."""
+
+    config: StackConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, intervals: Intervals, deterministic: bool = True) -> jax.Array:
+        """x [B, T, W] -> [B, T, W]."""
+        block = nn.remat(Block, static_argnums=(4,), prevent_cse=False) if self.config.remat else Block
+        scanned = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0, nn.broadcast, nn.broadcast),
+            length=self.config.layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        layers = jnp.arange(self.config.layers)
+        x, _ = scanned(self.config, name="blocks")(x, layers, intervals, deterministic)
+        return x

@@ -1,0 +1,21 @@
+"""The four stages: language, tokenizer, pretrain, instruct."""
+
+from neurolm_jax.errors import UserError
+from neurolm_jax.stages.base import Stage, Weights
+
+__all__ = ["NAMES", "Stage", "Weights", "build"]
+
+NAMES = ("language", "tokenizer", "pretrain", "instruct")
+
+
+def build(config) -> Stage:
+    """The stage that a config describes."""
+    from neurolm_jax.stages.instruct import InstructStage
+    from neurolm_jax.stages.language import LanguageStage
+    from neurolm_jax.stages.pretrain import PretrainStage
+    from neurolm_jax.stages.tokenizer import TokenizerStage
+
+    stages = dict(zip(NAMES, (LanguageStage, TokenizerStage, PretrainStage, InstructStage)))
+    if config.stage not in stages:
+        raise UserError(f"stage: {config.stage!r} is not one of {', '.join(NAMES)}")
+    return stages[config.stage](config)

@@ -1,0 +1,73 @@
+"""What a config's data and model sections name, opened."""
+
+import pathlib
+
+from neurolm_jax.data import guard
+from neurolm_jax.data.shards import Shards, open_shards
+from neurolm_jax.data.text import TextRows
+from neurolm_jax.eeg.tasks import Task, load_task
+from neurolm_jax.errors import UserError
+from neurolm_jax.models.config import EncoderConfig, LanguageModelConfig, NeuroLMConfig, TokenizerConfig
+
+
+def tokenizer_config(config) -> TokenizerConfig:
+    fields = config.tokenizer.to_dict()
+    return TokenizerConfig(encoder=EncoderConfig(**fields.pop("encoder")), **fields)
+
+
+def language_config(config, codes: int) -> LanguageModelConfig:
+    return LanguageModelConfig(codes=codes, **config.language.to_dict())
+
+
+def neurolm_config(config) -> NeuroLMConfig:
+    tokenizer = tokenizer_config(config)
+    return NeuroLMConfig(
+        language=language_config(config, tokenizer.codes),
+        encoder_width=tokenizer.encoder.width,
+        channels=tokenizer.encoder.channels,
+        feature_norm=config.feature_norm,
+    )
+
+
+def training(config) -> list[Shards]:
+    """The folders of EEG to train on, none of which may hold a recording of a test part."""
+    parts = [open_shards(path) for path in _paths(config, config.data.train)]
+    guard.check_disjoint(parts, _tests(config))
+    return parts
+
+
+def validation(config) -> list[Shards]:
+    return [open_shards(path) for path in _paths(config, config.data.validation)]
+
+
+def tasks(config, split: str) -> list[tuple[Task, Shards]]:
+    """The config's tasks with the shards of one split; a training split is checked against every test part."""
+    parts = [(load_task(name), open_shards(task_folder(config, name, split))) for name in config.data.tasks]
+    if split != "test":
+        guard.check_disjoint([shards for _, shards in parts], _tests(config))
+    return parts
+
+
+def task_folder(config, name: str, split: str) -> pathlib.Path:
+    return pathlib.Path(config.data.root) / name / "windows" / split
+
+
+def text(config, train: bool) -> TextRows:
+    [folder] = _paths(config, [config.data.text])
+    return TextRows(open_shards(folder / ("train" if train else "validation")), config.text_length, config.seed if train else None)
+
+
+def _paths(config, names):
+    root = pathlib.Path(config.data.root)
+    if not root.is_dir():
+        raise UserError(f"data.root: {root}: no such folder; write it with 'python -m neurolm_jax.prepare'")
+    paths = [root / name for name in names]
+    if not paths:
+        raise UserError("data.train and data.validation must name at least one folder under data.root")
+    return paths
+
+
+def _tests(config):
+    """Every test part under the data root, whether or not this config names its task."""
+    manifests = sorted(pathlib.Path(config.data.root).rglob("windows/test/manifest.json"))
+    return [open_shards(manifest.parent) for manifest in manifests]

@@ -1,0 +1,51 @@
+"""Stage 0: the language model that EEG is to be aligned with, GPT-2's weights or a small one trained here."""
+
+import jax
+import jax.numpy as jnp
+
+from neurolm_jax.models.attention import staircase
+from neurolm_jax.models.losses import chunked_cross_entropy
+from neurolm_jax.models.neurolm import LanguageModel
+from neurolm_jax.stages import corpora
+from neurolm_jax.stages.base import Stage, Weights
+from neurolm_jax.weights import gpt2
+
+
+class LanguageStage(Stage):
+    """No extra."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.model_config = corpora.language_config(config, codes=0)
+
+    def create(self, rng):
+        tokens = jnp.zeros((1, 1), jnp.int32)
+        params = LanguageModel(self.model_config).init(rng, tokens, text_intervals(tokens))["params"]
+        return Weights(params, {})
+
+    def inherit(self, weights, restore):
+        if not self.config.initial.gpt2:
+            return weights
+        return weights._replace(params=gpt2.load(self.config.initial.gpt2, self.model_config, weights.params))
+
+    def loss(self, weights, batch, rng, progress, train):
+        model, variables = LanguageModel(self.model_config), {"params": weights.params}
+        loss, accuracy = text_loss(model, variables, weights.params["token_embedding"]["table"], batch["text"], rng, train)
+        return loss, (weights.extra, {"text_loss": loss, "text_accuracy": accuracy})
+
+    def sources(self, train):
+        return {"text": (corpora.text(self.config, train), self.config.text_batch_size)}
+
+
+def text_intervals(tokens: jax.Array):
+    """Causal attention over rows of text [B, T]."""
+    ones = jnp.ones_like(tokens)
+    return staircase(ones, ones, ones.astype(bool))
+
+
+def text_loss(model, variables, classes, text, rng, train, method=None):
+    """Next-token loss and accuracy of rows [B, T + 1]; ``method`` of the model gives hidden states of text."""
+    tokens, targets = text[:, :-1], text[:, 1:]
+    intervals = text_intervals(tokens)
+    hidden = model.apply(variables, tokens, intervals, not train, rngs={"dropout": rng}, method=method)
+    return chunked_cross_entropy(hidden.reshape(-1, hidden.shape[-1]), classes, targets.reshape(-1))

@@ -1,0 +1,57 @@
+"""What the two stages of NeuroLM share: the frozen encoder, and the weights taken over from earlier stages."""
+
+import jax
+import jax.numpy as jnp
+
+from neurolm_jax.models import quantizer
+from neurolm_jax.models.neurolm import NeuroLM, standardise_features
+from neurolm_jax.models.tokenizer import Tokenizer, create_state
+from neurolm_jax.stages import corpora
+from neurolm_jax.stages.base import Stage, Weights
+from neurolm_jax.stages.language import text_loss
+
+
+class NeuroLMStage(Stage):
+    """extra: {"tokenizer": frozen encoder and code projection, "state": TokenizerState}."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.tokenizer_config = corpora.tokenizer_config(config)
+        self.model_config = corpora.neurolm_config(config)
+
+    def create(self, rng):
+        rng_model, rng_tokenizer, rng_codebook = jax.random.split(rng, 3)
+        rows = jnp.zeros((1, 1), jnp.int32)
+        features = jnp.zeros((1, 1, self.tokenizer_config.encoder.width))
+        params = NeuroLM(self.model_config).init(rng_model, features, rows, rows, rows)["params"]
+        patches = jnp.zeros((1, 1, 200))
+        init = Tokenizer(self.tokenizer_config).init
+        encoder = init(rng_tokenizer, patches, rows, rows, rows, method="encode")["params"]
+        return Weights(params, {"tokenizer": encoder, "state": create_state(self.tokenizer_config, rng_codebook)})
+
+    def encode(self, extra, eeg: dict) -> tuple[jax.Array, jax.Array]:
+        """One pass of the frozen encoder: features as the language model reads them [B, E, W], and codes [B, E]."""
+        model, variables = Tokenizer(self.tokenizer_config), {"params": extra["tokenizer"]}
+        ids = eeg["channel"], eeg["second"], eeg["segment"]
+        encoding = jax.lax.stop_gradient(model.apply(variables, eeg["patches"], *ids, method="encode"))
+        state = extra["state"]
+        features = standardise_features(self.model_config, encoding.features, state.feature_mean, state.feature_variance)
+        z = quantizer.normalise(encoding.z)
+        codes = quantizer.nearest(state.codebook.vectors, z.reshape(-1, z.shape[-1])).reshape(z.shape[:2])
+        return features, codes
+
+    def text_loss(self, params, text, rng, train):
+        """Loss of plain text rows [B, T + 1], over text tokens and EEG codes alike."""
+        model = NeuroLM(self.model_config)
+        return text_loss(model, {"params": params}, params["language"]["output"], text, rng, train, "text_hidden")
+
+    def take_tokenizer(self, weights: Weights, tokenizer: Weights) -> Weights:
+        parts = {name: tokenizer.params[name] for name in ("encoder", "code_projection")}
+        return weights._replace(extra={"tokenizer": parts, "state": tokenizer.extra["state"]})
+
+    def take_language(self, weights: Weights, language: Weights) -> Weights:
+        """GPT-2's weights; its token embedding becomes the text part of the output layer, no longer tied."""
+        ours = weights.params["language"]
+        table = language.params["token_embedding"]["table"]
+        output = jnp.concatenate([table, ours["output"][len(table) :]])
+        return weights._replace(params=weights.params | {"language": {**language.params, "output": output}})

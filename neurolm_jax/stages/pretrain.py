@@ -1,0 +1,59 @@
+"""Stage 2: multi-channel autoregression beside text (paper, section 2.3)."""
+
+from neurolm_jax.data.eeg_rows import EEGRows
+from neurolm_jax.models import quantizer
+from neurolm_jax.models.attention import staircase
+from neurolm_jax.models.losses import chunked_cross_entropy
+from neurolm_jax.models.neurolm import NeuroLM, next_second_targets
+from neurolm_jax.stages import corpora
+from neurolm_jax.stages.neurolm import NeuroLMStage
+
+import jax
+import jax.numpy as jnp
+
+
+class PretrainStage(NeuroLMStage):
+    """Predict the code of each channel's next second, and text."""
+
+    def inherit(self, weights, restore):
+        weights = self.take_tokenizer(weights, restore(self.config.initial.tokenizer))
+        return self.take_language(weights, restore(self.config.initial.language))
+
+    def loss(self, weights, batch, rng, progress, train):
+        rng_eeg, rng_text = jax.random.split(rng)
+        eeg_loss, eeg_accuracy, codes = self.eeg_loss(weights, batch["eeg"], rng_eeg, train)
+        text_loss, text_accuracy = self.text_loss(weights.params, batch["text"], rng_text, train)
+        valid = batch["eeg"]["segment"].reshape(-1) > 0
+        metrics = {
+            "eeg_loss": eeg_loss,
+            "eeg_accuracy": eeg_accuracy,
+            "text_loss": text_loss,
+            "text_accuracy": text_accuracy,
+            "code_counts": quantizer.count_codes(codes.reshape(-1), valid, self.tokenizer_config.codes),
+        }
+        return eeg_loss + text_loss, (weights.extra, metrics)
+
+    def eeg_loss(self, weights, eeg, rng, train):
+        """Loss and accuracy over all classes at patches with a next second, and the codes [B, T]."""
+        features, codes = self.encode(weights.extra, eeg)
+        targets = next_second_targets(codes, eeg["segment"], eeg["second"])
+        targets = jnp.where(targets >= 0, targets + self.model_config.language.vocabulary, -1)
+        hidden = NeuroLM(self.model_config).apply(
+            {"params": weights.params},
+            features,
+            eeg["channel"],
+            eeg["second"],
+            staircase(eeg["segment"], eeg["second"]),
+            not train,
+            rngs={"dropout": rng},
+            method="eeg_hidden",
+        )
+        classes = weights.params["language"]["output"]
+        loss, accuracy = chunked_cross_entropy(hidden.reshape(-1, hidden.shape[-1]), classes, targets.reshape(-1))
+        return loss, accuracy, codes
+
+    def sources(self, train):
+        c = self.config
+        parts = corpora.training(c) if train else corpora.validation(c)
+        rows = EEGRows(parts, c.row_length, self.tokenizer_config.encoder.seconds, c.seed if train else None)
+        return {"eeg": (rows, c.batch_size), "text": (corpora.text(c, train), c.text_batch_size)}

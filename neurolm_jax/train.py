@@ -1,0 +1,137 @@
+"""Train one stage.
+
+  python -m neurolm_jax.train --config configs/quickstart.py:tokenizer --workdir W [--config.steps=40 ...]
+
+Started again with the same workdir it goes on from the newest checkpoint; a finished run is left as it is.
+"""
+
+import contextlib
+import pathlib
+import sys
+import time
+
+from absl import flags
+from ml_collections import config_flags
+
+from neurolm_jax import configuration
+from neurolm_jax.command import run
+from neurolm_jax.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with its argument after a colon.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and metrics.")
+
+
+def train(config, workdir: pathlib.Path) -> None:
+    """The loop. Everything that differs between stages is in ``stages/``."""
+    configuration.check(config)
+
+    import jax
+
+    from neurolm_jax import stages
+    from neurolm_jax.data import streams
+    from neurolm_jax.stages.restore import restore_weights
+    from neurolm_jax.training import checkpoint, metrics
+    from neurolm_jax.training import mesh as meshes
+    from neurolm_jax.training.state import abstract_state, create_state, make_train_step, make_validation_step
+
+    if config.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(config.compilation_cache).absolute()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+    # What is needed is looked at before anything is made.
+    mesh = meshes.make_mesh(config.mesh)
+    stage = build(config)
+    sources = stage.sources(train=True)
+    for name, (_, size) in sources.items():
+        if size % meshes.batch_parts(mesh):
+            raise UserError(f"{name}: a batch of {size} rows does not split into {meshes.batch_parts(mesh)} parts")
+    steps = streams.Steps(sources, config.steps, jax.process_index(), jax.process_count())
+
+    checkpoints = checkpoint.manager(workdir, config.checkpoint_every, config.keep_checkpoints)
+    with contextlib.closing(checkpoints):
+        if checkpoints.latest_step() is None:
+            state = create_state(stage, mesh)
+            state = state._replace(weights=stage.inherit(state.weights, lambda path: restore_weights(path, mesh)))
+        else:
+            state = checkpoint.restore(checkpoints, abstract_state(stage, mesh))
+        start = int(state.step)
+        if start >= config.steps:
+            done = not checkpoint.save(checkpoints, state, config, force=True)
+            print(f"{workdir}: {config.stage} {'is trained already' if done else 'taken over'}, {start} steps")
+            return
+
+        train_step, validation_step = make_train_step(stage), make_validation_step(stage)
+        batches = streams.iterate(steps, start, config.data.threads)
+        writer = metrics.Writer(workdir, config.stage, start)
+        clock, begin = metrics.Clock(), time.perf_counter()
+        with _progress(config, start) as bar, contextlib.closing(writer):
+            for step in range(start + 1, config.steps + 1):
+                waiting = time.perf_counter()
+                batch = next(batches)
+                clock.batch(time.perf_counter() - waiting, metrics.count_tokens(batch))
+                state, measured = train_step(state, meshes.put_batch(mesh, batch))
+
+                last = step == config.steps
+                if step % config.log_every == 0 or step == start + 1 or last:
+                    found = metrics.scalars(measured) | clock.read()
+                    writer.write(step, found | {"seconds": time.perf_counter() - begin})
+                    bar.set_postfix_str(f"loss {found['loss']:.3f}, {found['tokens_per_second']:,.0f} tokens/s")
+                if last or (config.evaluate_every and step % config.evaluate_every == 0):
+                    writer.write(step, _validate(stage, state, validation_step, mesh))
+                checkpoint.save(checkpoints, state, config, force=last)
+                bar.update()
+        checkpoints.wait_until_finished()
+
+
+def build(config):
+    """The stage of a config, with errors of its model's fields in one line."""
+    from neurolm_jax import stages
+
+    try:
+        return stages.build(config)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"config: {error}") from error
+
+
+def _validate(stage, state, validation_step, mesh):
+    """Metrics over the validation part, named ``validation_*``."""
+    import jax
+
+    from neurolm_jax.data.streams import Steps
+    from neurolm_jax.training import metrics
+    from neurolm_jax.training.mesh import put_batch
+
+    sources = stage.sources(train=False)
+    rows, size = next(iter(sources.values()))
+    steps = Steps(sources, max(1, len(rows) // size), jax.process_index(), jax.process_count())
+    found = [validation_step(state.weights, put_batch(mesh, steps[i])) for i in range(len(steps))]
+    return {f"validation_{key}": value for key, value in metrics.mean(found).items()}
+
+
+def _progress(config, start):
+    from tqdm import tqdm
+
+    return tqdm(total=config.steps, initial=start, desc=config.stage, unit=" steps", dynamic_ncols=True, disable=None)
+
+
+def main() -> None:
+    config, workdir = parse(sys.argv)
+    train(config, workdir)
+
+
+def parse(argv: list[str]):
+    """Config and workdir of a command line; every fault in it is a UserError."""
+    try:
+        rest = flags.FLAGS(argv)[1:]
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as error:
+        raise UserError(error) from error
+    if rest:
+        raise UserError(f"unexpected argument {rest[0]!r}")
+    for flag, value in (("--config", _CONFIG.value), ("--workdir", _WORKDIR.value)):
+        if not value:
+            raise UserError(f"{flag} is missing; see 'python -m neurolm_jax.train --help'")
+    return _CONFIG.value, pathlib.Path(_WORKDIR.value)
+
+
+if __name__ == "__main__":
+    run(main)

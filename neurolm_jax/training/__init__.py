@@ -1,0 +1,1 @@
+"""State, optimizer, mesh, checkpoints and metrics of the loop."""

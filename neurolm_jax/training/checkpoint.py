@@ -1,0 +1,92 @@
+"""Orbax checkpoints of a stage: weights, optimizer state and the config that made them."""
+
+import hashlib
+import pathlib
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+
+from neurolm_jax.errors import UserError
+from neurolm_jax.training.state import TrainState
+
+
+def manager(workdir: str | pathlib.Path, every: int = 1, keep: int = 1) -> ocp.CheckpointManager:
+    """Saves ``every`` so many steps when asked at each, asynchronously, and keeps the last ``keep``."""
+    options = ocp.CheckpointManagerOptions(save_interval_steps=every, max_to_keep=keep, create=True)
+    return ocp.CheckpointManager(folder(workdir), options=options)
+
+
+def folder(workdir: str | pathlib.Path) -> pathlib.Path:
+    return pathlib.Path(workdir).absolute() / "checkpoints"
+
+
+def save(checkpoints: ocp.CheckpointManager, state: TrainState, config: ConfigDict, force: bool = False) -> bool:
+    """Hand the state to ``checkpoints``, which decides by the step unless forced."""
+    step = int(state.step)
+    if step == checkpoints.latest_step():
+        return False
+    items = ocp.args.Composite(
+        weights=ocp.args.StandardSave(state.weights),
+        optimizer=ocp.args.StandardSave(state.optimizer),
+        meta=ocp.args.JsonSave({"config": config.to_dict(), "step": step}),
+    )
+    return checkpoints.save(step, args=items, force=force)
+
+
+def restore(checkpoints: ocp.CheckpointManager, abstract: TrainState) -> TrainState:
+    """The newest state, placed as ``abstract`` says."""
+    step = checkpoints.latest_step()
+    items = ocp.args.Composite(
+        weights=ocp.args.StandardRestore(abstract.weights),
+        optimizer=ocp.args.StandardRestore(abstract.optimizer),
+    )
+    found = checkpoints.restore(step, args=items)
+    return TrainState(jax.device_put(np.int32(step), abstract.step.sharding), found.weights, found.optimizer)
+
+
+def restore_weights(workdir: str | pathlib.Path, abstract_weights):
+    """The newest weights alone, without the optimizer's moments."""
+    with manager(workdir) as checkpoints:
+        items = ocp.args.Composite(weights=ocp.args.StandardRestore(abstract_weights))
+        return checkpoints.restore(newest_step(workdir), args=items).weights
+
+
+def newest_step(workdir: str | pathlib.Path) -> int:
+    """The step of the newest checkpoint.
+
+    Raises:
+      UserError: there is none.
+    """
+    path = folder(workdir)
+    steps = ocp.utils.checkpoint_steps(path) if path.is_dir() else []
+    if not steps:
+        raise UserError(f"{workdir}: no checkpoint in it; train that stage first")
+    return max(steps)
+
+
+def read_config(workdir: str | pathlib.Path) -> ConfigDict:
+    """The config that the newest checkpoint was trained with."""
+    step = newest_step(workdir)
+    with manager(workdir) as checkpoints:
+        meta = checkpoints.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+    return ConfigDict(meta["config"])
+
+
+def read_arrays(workdir: str | pathlib.Path) -> dict[str, np.ndarray]:
+    """Every weight of the newest checkpoint by its path, on this machine."""
+    step = newest_step(workdir)
+    with manager(workdir) as checkpoints:
+        tree = checkpoints.restore(step, args=ocp.args.Composite(weights=ocp.args.StandardRestore())).weights
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+
+
+def digest(arrays: dict[str, np.ndarray]) -> str:
+    """SHA-256 over names, types, shapes and bytes."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        total.update(f"{name} {array.dtype} {array.shape} ".encode() + array.tobytes())
+    return total.hexdigest()

@@ -1,0 +1,85 @@
+"""Where the numbers of a run go: metrics.jsonl, TensorBoard, the progress bar."""
+
+import json
+import pathlib
+import time
+
+import jax
+import numpy as np
+
+from neurolm_jax.models.quantizer import used_and_perplexity
+
+
+class Writer:
+    """Appends to ``metrics.jsonl`` and TensorBoard's event files; on resuming, later lines are dropped."""
+
+    def __init__(self, workdir: pathlib.Path, stage: str, step: int):
+        from tensorboardX import SummaryWriter
+
+        self._stage = stage
+        self._file = workdir / "metrics.jsonl"
+        kept = [line for line in read(workdir) if line["step"] <= step]
+        temporary = self._file.with_suffix(".unfinished")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        temporary.rename(self._file)
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        line = {"step": step, "stage": self._stage, **{key: float(value) for key, value in scalars.items()}}
+        with self._file.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        for key, value in scalars.items():
+            self._board.add_scalar(f"{self._stage}/{key}", float(value), step)
+
+    def close(self) -> None:
+        self._board.close()
+
+
+def read(workdir: str | pathlib.Path) -> list[dict]:
+    """The lines of a run's ``metrics.jsonl``, [] if there is none; a half-written last line is left out."""
+    file = pathlib.Path(workdir) / "metrics.jsonl"
+    lines = file.read_text().split("\n")[:-1] if file.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def scalars(metrics: dict[str, jax.Array]) -> dict[str, float]:
+    """Metrics of a step as numbers; code counts become the used fraction and the perplexity."""
+    metrics = dict(jax.device_get(metrics))
+    counts = metrics.pop("code_counts", None)
+    if counts is not None:
+        used, perplexity = used_and_perplexity(counts)
+        metrics |= {"codes_used": used, "codes_perplexity": perplexity}
+    return {key: float(value) for key, value in metrics.items()}
+
+
+def mean(metrics: list[dict[str, jax.Array]]) -> dict[str, float]:
+    """Mean over batches; code counts are added up."""
+    found = jax.device_get(metrics)
+    total = {key: np.sum([m[key] for m in found], axis=0) for key in found[0]}
+    return scalars({key: value if key == "code_counts" else value / len(found) for key, value in total.items()})
+
+
+def count_tokens(batch) -> int:
+    """Tokens of a batch that are not padding, EEG and text."""
+    if "dialogues" in batch:
+        valid = int((batch["dialogues"]["mixed"]["segment"] > 0).sum())
+    else:
+        valid = int((batch["eeg"]["segment"] > 0).sum()) if "eeg" in batch else 0
+    return valid + (batch["text"][:, 1:].size if "text" in batch else 0)
+
+
+class Clock:
+    """Time since the last reading, and the share of it spent waiting for data."""
+
+    def __init__(self):
+        self._begin, self._waited, self._tokens = time.perf_counter(), 0.0, 0
+
+    def batch(self, waited: float, tokens: int) -> None:
+        self._waited += waited
+        self._tokens += tokens
+
+    def read(self) -> dict[str, float]:
+        seconds = time.perf_counter() - self._begin
+        found = {"tokens_per_second": self._tokens / seconds, "data_wait": self._waited / seconds}
+        self._begin, self._waited, self._tokens = time.perf_counter(), 0.0, 0
+        return found

@@ -1,0 +1,37 @@
+"""AdamW with warm-up and cosine decay."""
+
+import jax
+import optax
+
+
+def learning_rate(config) -> optax.Schedule:
+    """From 0 over ``warmup_steps`` to ``learning_rate``, then by a cosine to ``final_learning_rate`` at the last step."""
+    return optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        decay_steps=max(config.steps, config.warmup_steps + 1),
+        end_value=config.final_learning_rate,
+    )
+
+
+def make_optimizer(config) -> optax.GradientTransformation:
+    """Weight decay acts on tensors of two dimensions and more, the layer axis not counted; embeddings included."""
+    adamw = optax.adamw(
+        learning_rate(config),
+        b1=config.beta1,
+        b2=config.beta2,
+        weight_decay=config.weight_decay,
+        mask=decayed,
+    )
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw) if config.clip_norm else adamw
+
+
+def decayed(params):
+    """Which parameters decay: a tree of bool."""
+
+    def rule(path, leaf):
+        layered = any(getattr(key, "key", None) == "blocks" for key in path)
+        return leaf.ndim - layered >= 2
+
+    return jax.tree_util.tree_map_with_path(rule, params)

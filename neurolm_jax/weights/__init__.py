@@ -1,0 +1,1 @@
+"""Names and layouts of weights published elsewhere, and their places in our parameter trees."""

@@ -1,0 +1,35 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from neurolm_jax.models import losses
+
+
+@pytest.mark.parametrize("count", [7, losses.CHUNK, 2 * losses.CHUNK + 3])
+def test_chunked_cross_entropy_equals_optax(count):
+    rng = np.random.default_rng(count)
+    hidden = jnp.array(rng.standard_normal((count, 12)), jnp.float32)
+    classes = jnp.array(rng.standard_normal((50, 12)), jnp.float32)
+    targets = jnp.array(rng.integers(-1, 50, count))
+    valid = targets >= 0
+
+    def plain(hidden, classes):
+        each = optax.softmax_cross_entropy_with_integer_labels(hidden @ classes.T, jnp.maximum(targets, 0))
+        return 3 * jnp.where(valid, each, 0).sum() / valid.sum()
+
+    def ours(hidden, classes):
+        return 3 * losses.chunked_cross_entropy(hidden, classes, targets)[0]
+
+    want = jax.value_and_grad(plain, argnums=(0, 1))(hidden, classes)
+    got = jax.value_and_grad(ours, argnums=(0, 1))(hidden, classes)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, want)
+    np.testing.assert_allclose(ours(hidden, classes), want[0], rtol=1e-6)
+    accuracy = (((hidden @ classes.T).argmax(-1) == targets) & valid).sum() / valid.sum()
+    np.testing.assert_allclose(losses.chunked_cross_entropy(hidden, classes, targets)[1], accuracy, rtol=1e-6)
+
+
+def test_no_target_at_all_is_zero_with_zero_gradient():
+    gradient = jax.grad(lambda h: losses.chunked_cross_entropy(h, jnp.ones((5, 4)), jnp.full(3, -1))[0])(jnp.ones((3, 4)))
+    np.testing.assert_array_equal(gradient, 0)
