@@ -115,7 +115,7 @@ def prompt_tokens(task: Task) -> list[int]:
 
 def answer_tokens(task: Task, label: str) -> list[int]:
     """The answer's words, a space, and the end of text, as the released models were taught."""
-    return [*vocabulary.encode(task.answers[label]), vocabulary.END_OF_TEXT]
+    return [*vocabulary.encode(task.answers[label] + " "), vocabulary.END_OF_TEXT]
 
 
 def dialogue(task: Task, record: Record, begin: int, label: str | None) -> Dialogue:

@@ -61,7 +61,7 @@ def first_fit(sizes: np.ndarray, capacity: np.ndarray) -> list[list[int]]:
     free = np.zeros((0, len(capacity)), int)
     first_open = 0
     for sample in order:
-        fits = np.flatnonzero((free[first_open:] >= sizes[sample]).all(axis=1))
+        fits = np.flatnonzero((free[first_open : len(rows)] >= sizes[sample]).all(axis=1))
         if fits.size:
             row = first_open + fits[0]
         else:

@@ -22,6 +22,18 @@ def chunked_cross_entropy(
     return loss / total, correct / total
 
 
+def target_log_probabilities(hidden: jax.Array, classes: jax.Array, targets: jax.Array) -> jax.Array:
+    """Log probability of each target: hidden [N, W], classes [V, W], targets [N] -> [N], 0 where there is none."""
+
+    def one(chunk):
+        hidden, targets = chunk
+        logits = jnp.matmul(hidden, classes.T.astype(hidden.dtype), preferred_element_type=jnp.float32)
+        chosen = jnp.take_along_axis(logits, jnp.maximum(targets, 0)[:, None], axis=1)[:, 0]
+        return jnp.where(targets != NO_TARGET, chosen - jax.nn.logsumexp(logits, axis=-1), 0)
+
+    return jax.lax.map(one, _chunks(hidden, targets)).reshape(-1)[: len(hidden)]
+
+
 @jax.custom_vjp
 def _summed(hidden, classes, targets):
     """Summed loss, and the number of correct predictions as float32."""

@@ -1,0 +1,149 @@
+"""Run an instruction-tuned checkpoint over its downstream tasks.
+
+  python -m neurolm_jax.evaluate --checkpoint W [--tasks blink,scp1] [--split test|validation]
+
+Writes W/evaluation.json and prints a table: the model's answers by scoring and in words, and baselines from the same
+windows. Model selection belongs on --split validation.
+"""
+
+import argparse
+import json
+import pathlib
+import time
+
+from neurolm_jax.command import one_line_usage, run
+from neurolm_jax.errors import UserError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="evaluate", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--checkpoint", type=pathlib.Path, required=True, help="workdir of an instruct stage")
+    parser.add_argument("--data", help="folder of the prepared tasks, if not the one trained on")
+    parser.add_argument("--tasks", help="comma-separated, if not those trained on")
+    parser.add_argument("--split", choices=("test", "validation"), default="test")
+    parser.add_argument("--no-baselines", dest="baselines", action="store_false", help="leave the baselines out")
+    arguments = one_line_usage(parser).parse_args()
+    tasks = arguments.tasks.split(",") if arguments.tasks else None
+    found = evaluate(arguments.checkpoint, arguments.data, tasks, arguments.split, arguments.baselines)
+    name = "evaluation.json" if arguments.split == "test" else f"evaluation_{arguments.split}.json"
+    temporary = arguments.checkpoint / f".{name}.unfinished"
+    temporary.write_text(json.dumps(found, indent=1))
+    temporary.rename(arguments.checkpoint / name)
+    print_table(found)
+
+
+def evaluate(workdir, data: str | None, names: list[str] | None, split: str, with_baselines: bool = True) -> dict:
+    """Figures of every task: ``{"tasks": {name: {...}}, "codebook": {...}, "seconds", "seed", "split"}``."""
+    from tqdm import tqdm
+
+    from neurolm_jax.inference.features import encode_windows
+    from neurolm_jax.inference.windows import read_windows
+    from neurolm_jax.stages import corpora
+    from neurolm_jax.stages.restore import restore_stage
+    from neurolm_jax.training.mesh import make_mesh
+
+    begin = time.perf_counter()
+    stage, weights = restore_stage(workdir, make_mesh({"data": -1, "fsdp": 1, "tensor": 1}))
+    config = stage.config
+    if config.stage != "instruct":
+        raise UserError(f"{workdir}: a checkpoint of stage {config.stage}; only instruct answers questions")
+    if data:
+        config.data.root = data
+    if names:
+        config.data.tasks = tuple(names)
+    parts = {task.name: read_windows(task, shards) for task, shards in corpora.tasks(config, split)}
+    training = {task.name: read_windows(task, shards) for task, shards in corpora.tasks(config, "train")}
+    found, all_codes = {}, []
+    with tqdm(parts.items(), desc="evaluate", unit=" tasks", dynamic_ncols=True, disable=None) as bar:
+        for name, windows in bar:
+            bar.set_postfix_str(name)
+            found[name] = _evaluate_task(stage, weights, windows)
+            features, codes = encode_windows(windows, stage, weights)
+            all_codes.append(codes)
+            if with_baselines:
+                trained, _ = encode_windows(training[name], stage, weights)
+                found[name]["baselines"] = _baselines(training[name], trained, windows, features)
+    return {
+        "tasks": found,
+        "codebook": _codebook(all_codes, config.tokenizer.codes),
+        "split": split,
+        "seed": config.seed,
+        "seconds": time.perf_counter() - begin,
+    }
+
+
+def print_table(found: dict) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{found['split']} part, balanced accuracy (AUROC)")
+    for column in ("task", "windows", "NeuroLM", "in words", "unreadable"):
+        table.add_column(column, justify="left" if column == "task" else "right")
+    baselines = list(next(iter(found["tasks"].values())).get("baselines", {}))
+    for name in baselines:
+        table.add_column(name, justify="right")
+    for name, task in found["tasks"].items():
+        row = [
+            name if task["scored"] else f"{name}*",
+            str(task["n_test"]),
+            f"{task['balanced_accuracy']:.3f} ({task['auroc']:.3f})",
+            f"{task['generation']['balanced_accuracy']:.3f}",
+            f"{task['unreadable']:.1%}",
+        ]
+        table.add_row(*row, *(f"{task['baselines'][b]['balanced_accuracy']:.3f}" for b in baselines))
+    console = Console()
+    console.print(table)
+    if not all(task["scored"] for task in found["tasks"].values()):
+        console.print("* too small a set for a score; shown as a check of its montage only")
+    codebook = found["codebook"]
+    console.print(f"codes used {codebook['used_fraction']:.1%}, perplexity {codebook['perplexity']:.1f}")
+
+
+def _evaluate_task(stage, weights, windows):
+    from neurolm_jax.data.dialogues import answer_tokens
+    from neurolm_jax.inference.generation import generate, read_answer
+    from neurolm_jax.inference.measures import measure, measure_words
+    from neurolm_jax.inference.scoring import answer_probabilities
+    from neurolm_jax.inference.windows import centred
+
+    task = windows.task
+    classes = list(task.answers)
+    longest = max(len(answer_tokens(task, label)) for label in classes)
+    texts = generate(stage, weights, [centred(task, record) for record in windows.records], longest)
+    words = measure_words(windows.labels, [read_answer(task, text) for text in texts], len(classes))
+    scored = measure(windows.labels, answer_probabilities(stage, weights, windows), classes)
+    return scored | {"classes": classes, "scored": task.scored, "unreadable": words["unreadable"], "generation": words}
+
+
+def _baselines(training, trained_features, windows, features):
+    import numpy as np
+
+    from neurolm_jax.inference import baselines
+    from neurolm_jax.inference.measures import measure
+
+    classes = list(windows.task.answers)
+    share = np.bincount(training.labels, minlength=len(classes)) / len(training.labels)
+    found = {"majority": measure(windows.labels, np.tile(share, (len(windows.labels), 1)), classes)}
+    kinds = {
+        "band power": (baselines.band_power(training), baselines.band_power(windows)),
+        "slow wave": (baselines.slow_wave(training), baselines.slow_wave(windows)),
+        "frozen features": (trained_features, features),
+    }
+    for name, (train, test) in kinds.items():
+        found[name] = measure(windows.labels, baselines.probe(train, training.labels, test), classes)
+    return found
+
+
+def _codebook(codes, size):
+    """Use of the codes by the EEG of all windows."""
+    import numpy as np
+
+    from neurolm_jax.models.quantizer import used_and_perplexity
+
+    counts = np.bincount(np.concatenate([c.ravel() for c in codes]), minlength=size)
+    used, perplexity = used_and_perplexity(counts)
+    return {"used_fraction": float(used), "perplexity": float(perplexity), "counts": counts.tolist()}
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,135 @@
+"""Golden figures of the official code: weights made from tensor names, configs, arrays."""
+
+import json
+import os
+import pathlib
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from neurolm_jax.eeg.electrodes import VOCABULARY
+from neurolm_jax.models.config import EncoderConfig, LanguageModelConfig, NeuroLMConfig, TokenizerConfig
+from neurolm_jax.models.neurolm import NeuroLM
+from neurolm_jax.models.quantizer import Codebook
+from neurolm_jax.models.tokenizer import Tokenizer, TokenizerState
+from neurolm_jax.weights import official
+from neurolm_jax.weights.mapping import Entry, read_tree
+
+FOLDER = pathlib.Path(os.environ.get("NEUROLM_GOLDEN", pathlib.Path(__file__).parent / "golden"))
+ONES = tuple(f"{n}.weight" for n in ("ln_1", "ln_2", "ln_f", "norm", "fc_norm", "norm1", "norm2", "norm3"))
+
+
+def names(kind: str) -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob(f"{kind}_*.json"))
+
+
+class Golden:
+    """One pair of files, with the model it describes."""
+
+    def __init__(self, name: str):
+        description = json.loads((FOLDER / f"{name}.json").read_text())
+        self.config = c = description["config"]
+        with np.load(FOLDER / f"{name}.npz") as arrays:
+            self.arrays = dict(arrays)
+        self.padded = not self["valid"].all()
+        manifest = description.get("manifest") or description["manifest_vq"]
+        self.tensors = {key: tensor(key, shape, c["seed"]) for key, shape in manifest.items()}
+        encoder = EncoderConfig(
+            layers=c["enc_layers"],
+            heads=c["heads"],
+            width=c["width"],
+            channels=self.tensors["VQ.encoder.pos_embed.weight"].shape[0],
+            seconds=self.tensors["VQ.encoder.time_embed.weight"].shape[0],
+            patch_norm="row",
+            causal=False,
+        )
+        self.tokenizer = TokenizerConfig(
+            encoder=encoder,
+            decoder_layers=c["dec_layers"],
+            codes=c["codes"],
+            code_width=c["code_dim"],
+            domain_width=self.tensors["domain_classifier.0.weight"].shape[0],
+            dead_below=0.0,
+        )
+        rows = jnp.zeros((1, 1), jnp.int32)
+        like = shapes(Tokenizer(self.tokenizer), jnp.zeros((1, 1, 200)), rows, rows, rows)
+        self.tokenizer_entries = official.tokenizer_entries()
+        self.tokenizer_params = jnp_tree(read_tree(self.tokenizer_entries, self.tensors, like, name))
+        codebook = Codebook(
+            jnp.array(self.tensors["VQ.quantize.embedding.weight"]),
+            jnp.array(self.tensors["VQ.quantize.cluster_size"]),
+            jnp.ones((), bool),
+        )
+        self.state = TokenizerState(codebook, jnp.zeros(c["width"]), jnp.ones(c["width"]))
+        if "manifest_neurolm" in description:
+            self._language(description["manifest_neurolm"], name)
+
+    def _language(self, manifest, name):
+        c = self.config
+        tensors = {key: tensor(key, shape, c["seed"]) for key, shape in manifest.items() if "tokenizer." not in key}
+        language = LanguageModelConfig(
+            layers=c["layers"],
+            heads=c["heads_lm"],
+            width=c["width_lm"],
+            vocabulary=tensors["GPT2.transformer.wte.weight"].shape[0],
+            codes=c["codes"],
+            positions=c["block_size"],
+        )
+        channels = tensors["pos_embed.weight"].shape[0]
+        self.neurolm = NeuroLMConfig(language, c["width"], channels=channels, feature_norm=False)
+        rows = jnp.zeros((1, 1), jnp.int32)
+        like = shapes(NeuroLM(self.neurolm), jnp.zeros((1, 1, c["width"])), rows, rows, rows)
+        self.neurolm_entries = official.neurolm_entries(projected=c["width"] != c["width_lm"])
+        self.neurolm_params = jnp_tree(read_tree(self.neurolm_entries, tensors, like, name))
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        return self.arrays[key]
+
+    def eeg(self) -> dict[str, np.ndarray]:
+        """The rows that our models read, made from the raw samples."""
+        c = self.config
+        shape = len(c["seconds"]), c["rows"]
+        patches = np.zeros((*shape, 200), np.float32)
+        ids = {key: np.zeros(shape, np.int32) for key in ("channel", "second", "segment")}
+        ids["channel"][:] = VOCABULARY.index("pad")
+        for i, (channels, seconds) in enumerate(zip(c["chan_lists"], c["seconds"])):
+            count = len(channels) * seconds
+            samples = self[f"raw_uv_{i}"].reshape(len(channels), seconds, 200)
+            patches[i, :count] = samples.swapaxes(0, 1).reshape(count, 200) / 100
+            ids["channel"][i, :count] = [VOCABULARY.index(channel) for channel in channels] * seconds
+            ids["second"][i, :count] = np.repeat(np.arange(seconds), len(channels))
+            ids["segment"][i, :count] = 1
+        return {"patches": patches} | ids
+
+
+def tensor(name: str, shape: list[int], seed: int) -> np.ndarray:
+    rng = np.random.default_rng(zlib.crc32(name.encode()) + seed)
+    a = rng.standard_normal(shape).astype(np.float32) * np.float32(0.05)
+    if name.endswith(ONES):
+        return 1 + a
+    if name.endswith("cluster_size"):
+        return np.abs(a)
+    if name.endswith("embedding.weight"):
+        return a / np.linalg.norm(a, axis=1, keepdims=True)
+    if name.endswith("embedding.embed_avg"):
+        return np.zeros_like(a)
+    return np.ones_like(a) if name.endswith("initted") else a
+
+
+def gradient_of(tree: dict, entries: list[Entry]) -> dict[str, np.ndarray]:
+    """Gradients under the official names."""
+    from neurolm_jax.weights.mapping import write_tensors
+
+    return write_tensors(entries, tree)
+
+
+def shapes(module, *inputs) -> dict:
+    import flax.linen as nn
+
+    return nn.unbox(jax.eval_shape(module.init, jax.random.key(0), *inputs))["params"]
+
+
+def jnp_tree(tree):
+    return jax.tree.map(jnp.array, tree)
