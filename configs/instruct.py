@@ -19,6 +19,7 @@ def get_config(size: str = "b"):
     c.row_length = 1024  # all tokens in a row
     c.answer_length = 64  # answer tokens in a row
     c.shuffle_labels = False  # deal each task's training labels at random: a control
+    c.text_loss_weight = 1.0  # of plain text beside the answers
     c.augmentation = {"scale": 0.0, "offset": 0.0}
     c.data.tasks = ("blink", "scp1", "eyes")
     c.initial.pretrain = f"runs/{size}/pretrain"

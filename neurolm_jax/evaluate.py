@@ -23,13 +23,16 @@ def main() -> None:
     parser.add_argument("--split", choices=("test", "validation"), default="test")
     parser.add_argument("--no-baselines", dest="baselines", action="store_false", help="leave the baselines out")
     arguments = one_line_usage(parser).parse_args()
+
+    from neurolm_jax.reporting.console import print_results
+
     tasks = arguments.tasks.split(",") if arguments.tasks else None
     found = evaluate(arguments.checkpoint, arguments.data, tasks, arguments.split, arguments.baselines)
     name = "evaluation.json" if arguments.split == "test" else f"evaluation_{arguments.split}.json"
     temporary = arguments.checkpoint / f".{name}.unfinished"
     temporary.write_text(json.dumps(found, indent=1))
     temporary.rename(arguments.checkpoint / name)
-    print_table(found)
+    print_results(found["tasks"], found["codebook"], f"{arguments.checkpoint}, {arguments.split} part")
 
 
 def evaluate(workdir, data: str | None, names: list[str] | None, split: str, with_baselines: bool = True) -> dict:
@@ -70,33 +73,6 @@ def evaluate(workdir, data: str | None, names: list[str] | None, split: str, wit
         "seed": config.seed,
         "seconds": time.perf_counter() - begin,
     }
-
-
-def print_table(found: dict) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{found['split']} part, balanced accuracy (AUROC)")
-    for column in ("task", "windows", "NeuroLM", "in words", "unreadable"):
-        table.add_column(column, justify="left" if column == "task" else "right")
-    baselines = list(next(iter(found["tasks"].values())).get("baselines", {}))
-    for name in baselines:
-        table.add_column(name, justify="right")
-    for name, task in found["tasks"].items():
-        row = [
-            name if task["scored"] else f"{name}*",
-            str(task["n_test"]),
-            f"{task['balanced_accuracy']:.3f} ({task['auroc']:.3f})",
-            f"{task['generation']['balanced_accuracy']:.3f}",
-            f"{task['unreadable']:.1%}",
-        ]
-        table.add_row(*row, *(f"{task['baselines'][b]['balanced_accuracy']:.3f}" for b in baselines))
-    console = Console()
-    console.print(table)
-    if not all(task["scored"] for task in found["tasks"].values()):
-        console.print("* too small a set for a score; shown as a check of its montage only")
-    codebook = found["codebook"]
-    console.print(f"codes used {codebook['used_fraction']:.1%}, perplexity {codebook['perplexity']:.1f}")
 
 
 def _evaluate_task(stage, weights, windows):

@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import pathlib
 import struct
+import time
 from collections.abc import Iterable, Iterator
 
 from neurolm_jax.command import one_line_usage, run
@@ -59,27 +60,31 @@ def main() -> None:
 
 def prepare_eeg(inputs: Iterable[pathlib.Path], out: pathlib.Path, settings: Preprocessing) -> None:
     """Shards of whole recordings from files that ``mne.io.read_raw`` reads."""
+    begin = time.perf_counter()
     recordings = (Recording(str(file), "train", read_raw(file), []) for file in find_recordings(inputs))
     prepared = list(_progress(_prepare_recordings(recordings, settings), "recordings"))
-    _write_eeg(out, "eeg", "train", "eeg", settings, prepared, _pieces)
+    _write_eeg(out, "eeg", "train", "eeg", settings, prepared, _pieces, begin)
     _say(out)
 
 
 def prepare_task(task: Task, path: pathlib.Path, out: pathlib.Path) -> None:
     """Shards of a task's windows and recordings, split by split."""
-    prepared = list(_progress(_prepare_recordings(task.recordings(path), task.preprocessing), task.name))
+    begin = time.perf_counter()
+    settings = task.preprocessing
+    prepared = list(_progress(_prepare_recordings(task.recordings(path), settings), "recordings"))
     with shards.appearing(out) as folder:
         for split in ("train", "validation", "test"):
             part = [p for p in prepared if p.recording.split == split]
-            _write_eeg(folder / "windows" / split, "task", split, task.name, task.preprocessing, part, _windows)
+            _write_eeg(folder / "windows" / split, "task", split, task.name, settings, part, _windows, begin)
             if split != "test":
-                _write_eeg(folder / "recordings" / split, "eeg", split, task.name, task.preprocessing, part, _pieces)
+                _write_eeg(folder / "recordings" / split, "eeg", split, task.name, settings, part, _pieces, begin)
     for split in ("train", "validation", "test"):
         _say(out / "windows" / split)
 
 
 def prepare_text(inputs: Iterable[pathlib.Path], out: pathlib.Path) -> None:
     """Token shards of text files and docstrings."""
+    begin = time.perf_counter()
     read = []
 
     def texts() -> Iterator[str]:
@@ -92,7 +97,8 @@ def prepare_text(inputs: Iterable[pathlib.Path], out: pathlib.Path) -> None:
     with shards.appearing(out) as folder:
         for split in ("train", "validation"):
             part = [b for i, b in enumerate(blocks, start=1) if (i % text.VALIDATION == 0) == (split == "validation")]
-            shards.write(folder / split, part, {"kind": "text", "split": split, "inputs": inputs})
+            seconds = time.perf_counter() - begin
+            shards.write(folder / split, part, {"kind": "text", "split": split, "inputs": inputs, "seconds": seconds})
     print(f"{out}: {len(blocks) * text.BLOCK:,} tokens of {len(read):,} files")
 
 
@@ -138,7 +144,7 @@ def _prepare_recordings(recordings, settings):
         yield _Prepared(recording, digest, preprocess(recording.raw, settings, recording.name))
 
 
-def _write_eeg(path, kind, split, source, settings, prepared, cut):
+def _write_eeg(path, kind, split, source, settings, prepared, cut, begin):
     outcomes = [
         {
             "name": p.recording.name,
@@ -156,6 +162,7 @@ def _write_eeg(path, kind, split, source, settings, prepared, cut):
         "split": split,
         "preprocessing": dataclasses.asdict(settings) | {"rate": RATE, "unit": "microvolt"},
         "hours": sum(outcome["hours"] for outcome in outcomes),
+        "seconds": time.perf_counter() - begin,
         "recordings": outcomes,
     }
     shards.write(path, records, manifest)

@@ -23,6 +23,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and metr
 
 def train(config, workdir: pathlib.Path) -> None:
     """The loop. Everything that differs between stages is in ``stages/``."""
+    begin = time.perf_counter()
     configuration.check(config)
 
     import jax
@@ -63,7 +64,7 @@ def train(config, workdir: pathlib.Path) -> None:
         train_step, validation_step = make_train_step(stage), make_validation_step(stage)
         batches = streams.iterate(steps, start, config.data.threads)
         writer = metrics.Writer(workdir, config.stage, start)
-        clock, begin = metrics.Clock(), time.perf_counter()
+        clock = metrics.Clock()
         with _progress(config, start) as bar, contextlib.closing(writer):
             for step in range(start + 1, config.steps + 1):
                 waiting = time.perf_counter()
@@ -72,12 +73,13 @@ def train(config, workdir: pathlib.Path) -> None:
                 state, measured = train_step(state, meshes.put_batch(mesh, batch))
 
                 last = step == config.steps
-                if step % config.log_every == 0 or step == start + 1 or last:
+                validates = last or (config.evaluate_every and step % config.evaluate_every == 0)
+                if step % config.log_every == 0 or step == 1 or validates:
                     found = metrics.scalars(measured) | clock.read()
-                    writer.write(step, found | {"seconds": time.perf_counter() - begin})
+                    if validates:
+                        found |= _validate(stage, state, validation_step, mesh)
+                    writer.write(step, found | {"seconds": writer.seconds + time.perf_counter() - begin})
                     bar.set_postfix_str(f"loss {found['loss']:.3f}, {found['tokens_per_second']:,.0f} tokens/s")
-                if last or (config.evaluate_every and step % config.evaluate_every == 0):
-                    writer.write(step, _validate(stage, state, validation_step, mesh))
                 checkpoint.save(checkpoints, state, config, force=last)
                 bar.update()
         checkpoints.wait_until_finished()

@@ -96,8 +96,8 @@ class _Source:
         from grain.sources import ArrayRecordDataSource
 
         self._files, self._counts = files, counts
-        self._source = ArrayRecordDataSource([str(file) for file in files]) if files else []
         try:
+            self._source = ArrayRecordDataSource([str(file) for file in files]) if files else []
             found = len(self._source)
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{files[0].parent}: unreadable shards ({error}); prepare the folder again") from error

@@ -27,7 +27,7 @@ class InstructStage(NeuroLMStage):
             "text_loss": text_loss,
             "text_accuracy": text_accuracy,
         }
-        return answer_loss + text_loss, (weights.extra, metrics)
+        return answer_loss + self.config.text_loss_weight * text_loss, (weights.extra, metrics)
 
     def answer_loss(self, weights, dialogues, rng, train):
         """Loss and accuracy of the answers' tokens over all classes."""

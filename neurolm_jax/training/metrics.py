@@ -19,6 +19,7 @@ class Writer:
         self._stage = stage
         self._file = workdir / "metrics.jsonl"
         kept = [line for line in read(workdir) if line["step"] <= step]
+        self.seconds = max((line["seconds"] for line in kept), default=0.0)  # that earlier starts of this run took
         temporary = self._file.with_suffix(".unfinished")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
         temporary.rename(self._file)

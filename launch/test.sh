@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# All tests but those marked slow; arguments go to pytest (bash launch/test.sh -m slow).
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+python -m pytest "$@"

@@ -1,0 +1,102 @@
+"""One HTML page about a run, and its figures as JSON.
+
+  python -m neurolm_jax.report runs/quickstart
+
+The folder holds one for each stage and the prepared ``data``; writes report.html and results.json into it.
+"""
+
+import argparse
+import html
+import json
+import pathlib
+
+from neurolm_jax.command import one_line_usage, run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="report", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=pathlib.Path, help="folder with a folder for each stage")
+    folder = one_line_usage(parser).parse_args().run
+
+    from neurolm_jax.reporting.console import print_results
+    from neurolm_jax.reporting.results import collect
+
+    results = collect(folder)
+    write_page(folder, results)
+    temporary = folder / ".results.json.unfinished"
+    temporary.write_text(json.dumps(results, indent=1))
+    temporary.rename(folder / "results.json")
+    print_results(results["tasks"], results["codebook"], f"{folder}, seed {results['seed']}")
+    print(f"{results['seconds']:.0f} s in all; {folder / 'report.html'}, {folder / 'results.json'}")
+
+
+def write_page(folder: pathlib.Path, results: dict) -> None:
+    """``report.html``: results, confusion, codes, reconstructions, losses."""
+    import mne
+
+    from neurolm_jax.reporting import figures
+    from neurolm_jax.training import metrics
+
+    page = mne.Report(title=f"NeuroLM: {folder.name}", verbose="error")
+    page.add_html(_results_html(results), title="Results on held-out EEG", tags=("results",))
+    for name, task in results["tasks"].items():
+        page.add_figure(figures.confusion(name, task), title=f"Answers: {name}", tags=("results",))
+    page.add_figure(figures.code_use(results["codebook"]), title="Codebook use", tags=("tokenizer",))
+    caption = "EEG that no stage was trained on, and what the decoders make of its code alone, both z-scored."
+    title = "Patches and their reconstruction"
+    page.add_figure(figures.reconstruction(_rebuild(folder)), title=title, caption=caption, tags=("tokenizer",))
+    for stage in results["stages"]:
+        if lines := metrics.read(folder / stage):
+            page.add_figure(figures.losses(stage, lines), title=f"Losses: {stage}", tags=("losses",))
+    temporary = folder / ".report.unfinished.html"
+    page.save(temporary, open_browser=False, overwrite=True, verbose="error")
+    temporary.rename(folder / "report.html")
+
+
+def _results_html(results):
+    from neurolm_jax.reporting.results import footnote, table_rows
+
+    header, rows = table_rows(results["tasks"])
+    cell = lambda kind, row: "".join(f"<{kind}>{html.escape(text)}</{kind}>" for text in row)
+    body = "".join(f"<tr>{cell('td', row)}</tr>" for row in rows)
+    seconds = ", ".join(f"{part} {value:.0f} s" for part, value in results["seconds_by_part"].items())
+    return (
+        f"<table class='table table-sm'><thead><tr>{cell('th', header)}</tr></thead><tbody>{body}</tbody></table>"
+        f"<p>{html.escape(footnote(results['tasks']))}</p><p>Seed {results['seed']}; {seconds}.</p>"
+    )
+
+
+def _rebuild(folder):
+    """Six validation patches of different channels through the trained tokenizer."""
+    import numpy as np
+
+    from neurolm_jax.data.streams import stack
+    from neurolm_jax.models import quantizer
+    from neurolm_jax.models.tokenizer import Tokenizer, reconstruction_targets
+    from neurolm_jax.reporting.figures import Rebuilt
+    from neurolm_jax.stages.restore import restore_stage
+    from neurolm_jax.training.mesh import make_mesh
+
+    stage, weights = restore_stage(folder / "tokenizer", make_mesh({"data": -1, "fsdp": 1, "tensor": 1}))
+    rows, _ = stage.sources(train=False)["eeg"]
+    eeg = stack([rows[i] for i in range(len(rows))])
+    ids = eeg["channel"], eeg["second"], eeg["segment"]
+    model, variables = Tokenizer(stage.model_config), {"params": weights.params}
+    z = quantizer.normalise(model.apply(variables, eeg["patches"], *ids, method="encode").z)
+    vectors = weights.extra["state"].codebook.vectors
+    quantized = vectors[quantizer.nearest(vectors, z)]
+    spectrum_rebuilt, raw_rebuilt = model.apply(variables, quantized, *ids, method="decode")
+    spectrum, raw = reconstruction_targets(eeg["patches"], eeg["segment"])
+
+    valid = eeg["segment"].reshape(-1) > 0
+    channel = eeg["channel"].reshape(-1)
+    # One patch in the middle of each channel's, of as many channels as fit.
+    chosen = [np.flatnonzero(valid & (channel == c)) for c in np.unique(channel[valid])]
+    chosen = [places[len(places) // 2] for places in chosen]
+    chosen = [chosen[i] for i in np.unique(np.linspace(0, len(chosen) - 1, 6).astype(int))]
+    pick = lambda x: np.asarray(x).reshape(-1, x.shape[-1])[chosen]
+    return Rebuilt(pick(raw), pick(raw_rebuilt), pick(spectrum), pick(spectrum_rebuilt), channel[chosen])
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,161 @@
+import numpy as np
+import pytest
+
+from neurolm_jax.data import vocabulary
+from neurolm_jax.data.dialogues import Augmentation, DialogueRows, RowSize
+from neurolm_jax.data.eeg_rows import EEGRows
+from neurolm_jax.data.shards import open_shards
+from neurolm_jax.data.streams import Steps, iterate
+from neurolm_jax.data.text import TextRows
+from neurolm_jax.eeg.records import decode
+from neurolm_jax.eeg.tasks import NAMES, load_task
+from neurolm_jax.errors import UserError
+
+SIZE = RowSize(eeg=64, tokens=128, answers=12)
+
+
+def eeg_rows(data, seed=0):
+    return EEGRows([open_shards(data / name / "recordings" / "train") for name in NAMES], 64, 64, seed)
+
+
+def tasks(data, split="train"):
+    return [(load_task(name), open_shards(data / name / "windows" / split)) for name in NAMES]
+
+
+def equal(a, b):
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            equal(a[key], b[key])
+    else:
+        np.testing.assert_array_equal(a, b)
+
+
+def test_rows_hold_every_whole_second_once_an_epoch(small_data):
+    rows = eeg_rows(small_data, seed=None)
+    patches = np.concatenate([rows[i]["patches"][rows[i]["segment"] > 0] for i in range(len(rows))])
+    want = []
+    for name in NAMES:
+        shards = open_shards(small_data / name / "recordings" / "train")
+        for i in range(len(shards.source)):
+            samples = decode(shards.source[i]).samples
+            whole = samples[:, : samples.shape[1] // 200 * 200] / 100
+            want.append(whole.reshape(-1, 200))
+    want = np.concatenate(want)
+    assert patches.shape == want.shape
+    np.testing.assert_allclose(np.sort(patches.sum(1)), np.sort(want.sum(1)), rtol=1e-4, atol=1e-3)
+
+
+def test_tokens_are_time_major_with_their_coordinates(small_data):
+    row = eeg_rows(small_data)[0]
+    for segment in range(1, row["segment"].max() + 1):
+        here = row["segment"] == segment
+        channels = len(np.unique(row["channel"][here]))
+        second = row["second"][here]
+        np.testing.assert_array_equal(second, np.arange(len(second)) // channels)
+        np.testing.assert_array_equal(row["channel"][here].reshape(-1, channels)[0], row["channel"][here][-channels:])
+    assert (row["patches"][row["segment"] == 0] == 0).all()
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_the_global_batch_is_the_same_for_any_number_of_processes(small_data, processes):
+    sources = {
+        "eeg": (eeg_rows(small_data), 4),
+        "text": (TextRows(open_shards(small_data / "text" / "train"), 16, 0), 8),
+        "dialogues": (DialogueRows(tasks(small_data), SIZE, 0, Augmentation(0.1, 5.0)), 4),
+    }
+    one = Steps(sources, 10)
+    parts = [Steps(sources, 10, p, processes) for p in range(processes)]
+    for step in (0, 7):
+        whole = one[step]
+        for name in sources:
+            joined = [part[step][name] for part in parts]
+            if isinstance(whole[name], dict):
+                first = next(iter(whole[name]))
+                if name == "eeg":
+                    equal(whole[name][first], np.concatenate([j[first] for j in joined]))
+                else:
+                    for key in whole[name]["mixed"]:
+                        equal(whole[name]["mixed"][key], np.concatenate([j["mixed"][key] for j in joined]))
+            else:
+                equal(whole[name], np.concatenate(joined))
+
+
+def test_a_stream_goes_on_where_it_was(small_data):
+    steps = Steps({"eeg": (eeg_rows(small_data), 2)}, 12)
+    whole = list(iterate(steps, 0, threads=3))
+    assert len(whole) == 12
+    for a, b in zip(whole[5:], iterate(steps, 5, threads=1)):
+        equal(a, b)
+    equal(whole[3], steps[3])
+
+
+def test_text_pieces_follow_the_tokens(small_data):
+    rows = TextRows(open_shards(small_data / "text" / "train"), 16, None)
+    first, second = rows[0], rows[1]
+    assert first.shape == (17,) and first[-1] == second[0]
+    again = TextRows(open_shards(small_data / "text" / "train"), 16, 1)
+    epoch = np.array([again[i][0] for i in range(len(again))])
+    plain = np.array([rows[i][0] for i in range(len(rows))])
+    assert (epoch != plain).any()
+    np.testing.assert_array_equal(np.sort(epoch), np.sort(plain))
+    assert "numpy" in vocabulary.decode(np.concatenate([rows[i][:-1] for i in range(500)]).tolist()).lower()
+
+
+def test_dialogues(small_data):
+    rows = DialogueRows(tasks(small_data), SIZE, seed=0)
+    seen = []
+    for i in range(len(rows)):
+        row = rows[i]
+        eeg, mixed = row["eeg"], row["mixed"]
+        for segment in range(1, mixed["segment"].max() + 1):
+            here = np.flatnonzero(mixed["segment"] == segment)
+            is_eeg = mixed["eeg_index"][here] >= 0
+            count = is_eeg.sum()
+            assert is_eeg[:count].all()  # text follows its EEG
+            np.testing.assert_array_equal(eeg["segment"][mixed["eeg_index"][here[:count]]], segment)
+            np.testing.assert_array_equal(mixed["position"][here[:count]], eeg["second"][mixed["eeg_index"][here[:count]]])
+            text = here[count:]
+            last = eeg["second"][mixed["eeg_index"][here[count - 1]]]
+            np.testing.assert_array_equal(mixed["position"][text], last + 1 + np.arange(len(text)))
+            tokens = mixed["tokens"][text].tolist()
+            assert tokens[0] == vocabulary.SEPARATOR and tokens[-1] == vocabulary.END_OF_TEXT
+            seen.append(vocabulary.decode(tokens[1:-1]))
+            for place, target in zip(mixed["answer_index"], mixed["answer_target"]):
+                if target >= 0 and place in text:
+                    assert mixed["tokens"][place + 1] == target
+    want = [t.question + t.answers[label] + " " for t, s in tasks(small_data) for label in s.manifest["index"]["label"]]
+    assert sorted(seen) == sorted(want)
+
+
+def test_what_is_learnt_are_the_answers_only(small_data):
+    rows = DialogueRows(tasks(small_data), SIZE, seed=0)
+    targets = [rows[i]["mixed"]["answer_target"] for i in range(len(rows))]
+    learnt = vocabulary.decode([int(t) for x in targets for t in x if t >= 0])
+    assert set(learnt.replace("<|endoftext|>", " ").split()) <= {"Short", "Long", "Negative", "Positive", "Yes", "No"}
+
+
+def test_shuffled_labels_keep_their_number(small_data):
+    def answers(shuffle, seed):
+        rows = DialogueRows(tasks(small_data), SIZE, seed, shuffle_labels=shuffle)
+        return [label for _, _, label in rows._samples]
+
+    plain, shuffled = answers(False, 0), answers(True, 0)
+    assert sorted(plain) == sorted(shuffled) and plain != shuffled
+    assert shuffled == answers(True, 0) != answers(True, 1)
+
+
+def test_a_label_outside_the_list_is_named(small_data):
+    import dataclasses
+
+    [(task, shards), *_] = tasks(small_data)
+    other = dataclasses.replace(task, answers={"ShortBlink": " Short"})
+    with pytest.raises(UserError, match="label 'LongBlink' is not one of task blink"):
+        DialogueRows([(other, shards)], SIZE, 0)
+
+
+def test_a_sample_too_large_for_a_row_is_refused(small_data):
+    with pytest.raises(UserError, match="a row has"):
+        DialogueRows(tasks(small_data), RowSize(8, 128, 12), 0)
+    with pytest.raises(UserError, match="14 channels, a row only 8 tokens"):
+        EEGRows([open_shards(small_data / "eyes" / "recordings" / "train")], 8, 64, 0)

@@ -1,0 +1,195 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_data import config
+
+from neurolm_jax import inspect, train
+from neurolm_jax.errors import UserError
+from neurolm_jax.eeg.tasks import NAMES
+from neurolm_jax.stages import restore
+from neurolm_jax.training import checkpoint, metrics, optimizer
+from neurolm_jax.training.mesh import make_mesh
+
+
+@pytest.fixture(scope="module")
+def runs(small_data, tmp_path_factory):
+    """All four stages, trained for a few steps one after the other."""
+    folder = tmp_path_factory.mktemp("runs")
+    for stage in ("language", "tokenizer", "pretrain", "instruct"):
+        train.train(config(stage, small_data, folder), folder / stage)
+    return folder
+
+
+@pytest.mark.parametrize("stage", ["language", "tokenizer", "pretrain", "instruct"])
+def test_every_stage_trains_and_reports(runs, stage):
+    lines = metrics.read(runs / stage)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    for line in lines:
+        assert line["stage"] == stage and np.isfinite(list(v for k, v in line.items() if k != "stage")).all()
+        assert line["tokens_per_second"] > 0 and 0 <= line["data_wait"] <= 1
+    assert [line["step"] for line in lines if "validation_loss" in line] == [2, 4]
+    assert list((runs / stage / "tensorboard").glob("events*"))
+    if stage in ("tokenizer", "pretrain"):
+        assert 0 < lines[-1]["validation_codes_used"] <= 1 <= lines[-1]["validation_codes_perplexity"]
+    # Untrained, each loss is about the log of the number of its classes.
+    first = lines[0]
+    if stage == "language":
+        np.testing.assert_allclose(first["loss"], np.log(50304), rtol=0.02)
+    if stage == "pretrain":
+        np.testing.assert_allclose(first["eeg_loss"], np.log(50304 + 64), rtol=0.05)
+
+
+def test_later_stages_hold_what_earlier_ones_left(runs):
+    mesh = make_mesh({"data": -1, "fsdp": 1, "tensor": 1})
+    language, tokenizer, pretrain, instruct = (
+        restore.restore_weights(runs / s, mesh) for s in ("language", "tokenizer", "pretrain", "instruct")
+    )
+    np.testing.assert_array_equal(tokenizer.extra["text"], language.params["token_embedding"]["table"])
+    for later in (pretrain, instruct):
+        for part in ("encoder", "code_projection"):
+            jax.tree.map(np.testing.assert_array_equal, later.extra["tokenizer"][part], tokenizer.params[part])
+        jax.tree.map(np.testing.assert_array_equal, later.extra["state"], tokenizer.extra["state"])
+    assert tokenizer.extra["state"].codebook.initialised
+
+
+def test_a_run_takes_over_the_weights_before_its_first_step(runs, small_data, tmp_path):
+    train.train(config("pretrain", small_data, runs, steps=0), tmp_path / "w")
+    found = checkpoint.read_arrays(tmp_path / "w")
+    language = checkpoint.read_arrays(runs / "language")
+    np.testing.assert_array_equal(found["params/language/output"][:50304], language["params/token_embedding/table"])
+    for name, array in language.items():
+        np.testing.assert_array_equal(found[name.replace("params/", "params/language/")], array)
+
+
+@pytest.mark.parametrize("stage", ["language", "tokenizer", "pretrain", "instruct"])
+def test_an_interrupted_run_ends_bit_identical(runs, small_data, tmp_path, stage, monkeypatch):
+    c = config(stage, small_data, runs)
+
+    class Killed(Exception):
+        pass
+
+    real = checkpoint.save
+
+    def save_then_die(checkpoints, state, *arguments, **keywords):
+        saved = real(checkpoints, state, *arguments, **keywords)
+        if int(state.step) == 3:  # a step after the last save
+            raise Killed
+        return saved
+
+    monkeypatch.setattr(checkpoint, "save", save_then_die)
+    with pytest.raises(Killed):
+        train.train(c, tmp_path)
+    monkeypatch.setattr(checkpoint, "save", real)
+    assert checkpoint.newest_step(tmp_path) == 2
+    train.train(c, tmp_path)
+    assert checkpoint.digest(checkpoint.read_arrays(tmp_path)) == checkpoint.digest(
+        checkpoint.read_arrays(runs / stage)
+    )
+    assert [line["step"] for line in metrics.read(tmp_path)] == [1, 2, 3, 4]
+    losses = [[line["loss"] for line in metrics.read(w)] for w in (tmp_path, runs / stage)]
+    assert losses[0] == losses[1]
+
+
+def test_inspect_prints_step_and_digest(runs, small_data, capsys):
+    inspect.inspect_checkpoint(runs / "tokenizer")
+    printed = capsys.readouterr().out
+    assert "step 4\n" in printed
+    assert f"digest {checkpoint.digest(checkpoint.read_arrays(runs / 'tokenizer'))}" in printed
+    inspect.inspect_shards(small_data / "blink" / "windows" / "test")
+    assert "records 8 in 1 shards" in capsys.readouterr().out
+
+
+def test_a_finished_run_is_left_alone(runs, small_data, capsys):
+    before = checkpoint.digest(checkpoint.read_arrays(runs / "tokenizer"))
+    train.train(config("tokenizer", small_data, runs), runs / "tokenizer")
+    assert "trained already" in capsys.readouterr().out
+    assert checkpoint.digest(checkpoint.read_arrays(runs / "tokenizer")) == before
+
+
+def test_training_refuses_test_recordings(small_data, runs, tmp_path):
+    c = config("tokenizer", small_data, runs)
+    c.data.train = ("blink/windows/test",)
+    with pytest.raises(UserError, match="is a test part"):
+        train.train(c, tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+    # A test part copied under another name and split is known by its content.
+    import shutil
+
+    root = tmp_path / "data"
+    shutil.copytree(small_data, root)
+    shutil.rmtree(root / "blink" / "recordings" / "train")
+    shutil.copytree(root / "blink" / "windows" / "test", root / "blink" / "recordings" / "train")
+    file = root / "blink" / "recordings" / "train" / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"split": "train"}))
+    with pytest.raises(UserError, match="of the test part"):
+        train.train(config("tokenizer", root, runs), tmp_path / "w")
+
+
+def test_fields_are_checked_before_anything_is_made(small_data, runs, tmp_path):
+    cases = {"steps": -1, "batch_size": 0, "learning_rate": 0.0, "stage": "x"}
+    for field, value in cases.items():
+        with pytest.raises(UserError, match=field):
+            train.train(config("tokenizer", small_data, runs, **{field: value}), tmp_path / "w")
+    c = config("pretrain", small_data, runs)
+    c.language.heads = 5
+    with pytest.raises(UserError, match="width 32 is not divisible by 5 heads"):
+        train.train(c, tmp_path / "w")
+    c = config("pretrain", small_data, runs)
+    c.initial.tokenizer = str(tmp_path / "none")
+    with pytest.raises(UserError, match="none: no checkpoint in it"):
+        train.train(c, tmp_path / "w")
+    c = config("pretrain", small_data, runs)
+    c.data.root = str(tmp_path / "none")
+    with pytest.raises(UserError, match="data.root: .*none: no such folder"):
+        train.train(c, tmp_path / "w")
+    c = config("pretrain", small_data, runs)
+    c.mesh.data = 3
+    with pytest.raises(UserError, match="does not match 1 devices"):
+        train.train(c, tmp_path / "w")
+    assert not (tmp_path / "w" / "checkpoints").exists()
+
+
+def test_weight_decay_spares_vectors(runs):
+    stage, weights = restore.restore_stage(runs / "instruct", make_mesh({"data": -1, "fsdp": 1, "tensor": 1}))
+    for path, decays in jax.tree_util.tree_leaves_with_path(optimizer.decayed(weights.params)):
+        name = jax.tree_util.keystr(path)
+        assert decays == any(word in name for word in ("kernel", "table", "['output']")), name
+
+
+def test_learning_rate_equals_the_formula(small_data, runs):
+    c = config("language", small_data, runs, steps=100, warmup_steps=10, learning_rate=1e-2, final_learning_rate=1e-3)
+    rate = optimizer.learning_rate(c)
+    for step in (0, 5, 10, 40, 100):
+        if step < 10:
+            want = 1e-2 * step / 10
+        else:
+            want = 1e-3 + 0.5 * (1e-2 - 1e-3) * (1 + np.cos(np.pi * (step - 10) / 90))
+        np.testing.assert_allclose(rate(step), want, rtol=1e-5, atol=1e-9)
+
+
+def test_feature_statistics_cover_valid_patches_only(small_data, runs):
+    from neurolm_jax.data.streams import Steps
+    from neurolm_jax.models.tokenizer import Tokenizer
+
+    c = config("tokenizer", small_data, runs)
+    stage = train.build(c)
+    weights = stage.create(jax.random.key(0))
+    import flax.linen as nn
+
+    weights = nn.unbox(weights)
+    batch = Steps(stage.sources(True), 1)[0]
+    _, (extra, _) = stage.loss(weights, batch, jax.random.key(0), jnp.zeros(()), train=True)
+    eeg = batch["eeg"]
+    ids = eeg["channel"], eeg["second"], eeg["segment"]
+    features = Tokenizer(stage.model_config).apply({"params": weights.params}, eeg["patches"], *ids, method="encode").features
+    valid = np.asarray(features)[eeg["segment"] > 0]
+    np.testing.assert_allclose(extra["state"].feature_mean, valid.mean(0), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(extra["state"].feature_variance, valid.var(0), rtol=1e-3, atol=1e-4)
+
+
+def test_three_montages_are_among_the_small_data():
+    assert NAMES == ("blink", "scp1", "eyes")
