@@ -1,5 +1,6 @@
 """What every command shares: bad input ends it with one line and exit code 2."""
 
+import argparse
 import sys
 from collections.abc import Callable
 
@@ -20,7 +21,11 @@ def fail(message: object) -> int:
     return 2
 
 
-def one_line_usage(parser):
-    """Make an ``argparse`` parser's own errors one line too."""
-    parser.error = lambda message: sys.exit(fail(f"{message}; see '{parser.prog} --help'"))
-    return parser
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        sys.exit(fail(f"{message}; see 'python -m neurolm_jax.{self.prog} --help'"))
+
+
+def argument_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """A parser for the command ``name`` (and for its sub-commands) whose own errors are one line too."""
+    return _Parser(prog=name, description=description, formatter_class=argparse.RawTextHelpFormatter)

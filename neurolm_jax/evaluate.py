@@ -6,23 +6,22 @@ Writes W/evaluation.json and prints a table: the model's answers by scoring and 
 windows. Model selection belongs on --split validation.
 """
 
-import argparse
 import json
 import pathlib
 import time
 
-from neurolm_jax.command import one_line_usage, run
+from neurolm_jax.command import argument_parser, run
 from neurolm_jax.errors import UserError
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="evaluate", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argument_parser("evaluate", __doc__)
     parser.add_argument("--checkpoint", type=pathlib.Path, required=True, help="workdir of an instruct stage")
     parser.add_argument("--data", help="folder of the prepared tasks, if not the one trained on")
     parser.add_argument("--tasks", help="comma-separated, if not those trained on")
     parser.add_argument("--split", choices=("test", "validation"), default="test")
     parser.add_argument("--no-baselines", dest="baselines", action="store_false", help="leave the baselines out")
-    arguments = one_line_usage(parser).parse_args()
+    arguments = parser.parse_args()
 
     from neurolm_jax.reporting.console import print_results
 

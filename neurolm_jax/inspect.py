@@ -6,17 +6,16 @@ PATH is a workdir of ``train`` (step, parts, sizes, and a SHA-256 digest of the 
 (records, hours, recordings left out).
 """
 
-import argparse
 import pathlib
 
-from neurolm_jax.command import one_line_usage, run
+from neurolm_jax.command import argument_parser, run
 from neurolm_jax.errors import UserError
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="inspect", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argument_parser("inspect", __doc__)
     parser.add_argument("path", type=pathlib.Path)
-    path = one_line_usage(parser).parse_args().path
+    path = parser.parse_args().path
     if not path.is_dir():
         raise UserError(f"{path}: no such folder")
     if (path / "manifest.json").is_file():

@@ -9,14 +9,13 @@
 A folder that is there already is kept; remove it to prepare it anew.
 """
 
-import argparse
 import dataclasses
 import pathlib
 import struct
 import time
 from collections.abc import Iterable, Iterator
 
-from neurolm_jax.command import one_line_usage, run
+from neurolm_jax.command import argument_parser, run
 from neurolm_jax.data import shards, text
 from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, content_hash, preprocess
 from neurolm_jax.eeg.records import Record, encode
@@ -28,7 +27,7 @@ SUFFIXES = (".edf", ".bdf", ".gdf", ".vhdr", ".set", ".fif", ".fif.gz", ".cnt", 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="prepare", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argument_parser("prepare", __doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
     eeg = kinds.add_parser("eeg", help="recordings of any format that MNE reads")
     eeg.add_argument("inputs", nargs="+", type=pathlib.Path)
@@ -40,8 +39,7 @@ def main() -> None:
     words.add_argument("inputs", nargs="+", type=pathlib.Path)
     for kind in (eeg, task, words):
         kind.add_argument("--out", type=pathlib.Path, required=True)
-        one_line_usage(kind)
-    arguments = one_line_usage(parser).parse_args()
+    arguments = parser.parse_args()
 
     for path in arguments.inputs:
         if not path.exists():

@@ -5,18 +5,17 @@
 The folder holds one for each stage and the prepared ``data``; writes report.html and results.json into it.
 """
 
-import argparse
 import html
 import json
 import pathlib
 
-from neurolm_jax.command import one_line_usage, run
+from neurolm_jax.command import argument_parser, run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="report", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argument_parser("report", __doc__)
     parser.add_argument("run", type=pathlib.Path, help="folder with a folder for each stage")
-    folder = one_line_usage(parser).parse_args().run
+    folder = parser.parse_args().run
 
     from neurolm_jax.reporting.console import print_results
     from neurolm_jax.reporting.results import collect
@@ -57,7 +56,10 @@ def _results_html(results):
     from neurolm_jax.reporting.results import footnote, table_rows
 
     header, rows = table_rows(results["tasks"])
-    cell = lambda kind, row: "".join(f"<{kind}>{html.escape(text)}</{kind}>" for text in row)
+
+    def cell(kind, row):
+        return "".join(f"<{kind}>{html.escape(text)}</{kind}>" for text in row)
+
     body = "".join(f"<tr>{cell('td', row)}</tr>" for row in rows)
     seconds = ", ".join(f"{part} {value:.0f} s" for part, value in results["seconds_by_part"].items())
     return (
@@ -94,8 +96,8 @@ def _rebuild(folder):
     chosen = [np.flatnonzero(valid & (channel == c)) for c in np.unique(channel[valid])]
     chosen = [places[len(places) // 2] for places in chosen]
     chosen = [chosen[i] for i in np.unique(np.linspace(0, len(chosen) - 1, 6).astype(int))]
-    pick = lambda x: np.asarray(x).reshape(-1, x.shape[-1])[chosen]
-    return Rebuilt(pick(raw), pick(raw_rebuilt), pick(spectrum), pick(spectrum_rebuilt), channel[chosen])
+    arrays = [np.asarray(x).reshape(-1, x.shape[-1])[chosen] for x in (raw, raw_rebuilt, spectrum, spectrum_rebuilt)]
+    return Rebuilt(*arrays, channel[chosen])
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ def train(config, workdir: pathlib.Path) -> None:
 
     import jax
 
-    from neurolm_jax import stages
     from neurolm_jax.data import streams
     from neurolm_jax.stages.restore import restore_weights
     from neurolm_jax.training import checkpoint, metrics

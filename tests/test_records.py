@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,9 +20,7 @@ def test_a_record_is_kept_to_0_05_microvolt(seed, deviation):
     before = record(seed, deviation / 4)
     after = decode(encode(before))
     np.testing.assert_allclose(after.samples, before.samples, atol=0.05)
-    assert (after.electrodes, after.source, after.recording, after.subject, after.session, after.start, after.label) == (
-        (1, 2, 3), "source", "recording", "s", None, 2.0, "a",
-    )  # fmt: skip
+    assert dataclasses.replace(after, samples=None) == dataclasses.replace(before, samples=None)
 
 
 def test_a_flat_channel_is_kept():

@@ -114,7 +114,8 @@ def test_dialogues(small_data):
             count = is_eeg.sum()
             assert is_eeg[:count].all()  # text follows its EEG
             np.testing.assert_array_equal(eeg["segment"][mixed["eeg_index"][here[:count]]], segment)
-            np.testing.assert_array_equal(mixed["position"][here[:count]], eeg["second"][mixed["eeg_index"][here[:count]]])
+            seconds = eeg["second"][mixed["eeg_index"][here[:count]]]
+            np.testing.assert_array_equal(mixed["position"][here[:count]], seconds)
             text = here[count:]
             last = eeg["second"][mixed["eeg_index"][here[count - 1]]]
             np.testing.assert_array_equal(mixed["position"][text], last + 1 + np.arange(len(text)))

@@ -1,5 +1,6 @@
 import json
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +8,8 @@ import pytest
 from small_data import config
 
 from neurolm_jax import inspect, train
-from neurolm_jax.errors import UserError
 from neurolm_jax.eeg.tasks import NAMES
+from neurolm_jax.errors import UserError
 from neurolm_jax.stages import restore
 from neurolm_jax.training import checkpoint, metrics, optimizer
 from neurolm_jax.training.mesh import make_mesh
@@ -178,14 +179,13 @@ def test_feature_statistics_cover_valid_patches_only(small_data, runs):
     c = config("tokenizer", small_data, runs)
     stage = train.build(c)
     weights = stage.create(jax.random.key(0))
-    import flax.linen as nn
-
     weights = nn.unbox(weights)
     batch = Steps(stage.sources(True), 1)[0]
     _, (extra, _) = stage.loss(weights, batch, jax.random.key(0), jnp.zeros(()), train=True)
     eeg = batch["eeg"]
     ids = eeg["channel"], eeg["second"], eeg["segment"]
-    features = Tokenizer(stage.model_config).apply({"params": weights.params}, eeg["patches"], *ids, method="encode").features
+    model = Tokenizer(stage.model_config)
+    features = model.apply({"params": weights.params}, eeg["patches"], *ids, method="encode").features
     valid = np.asarray(features)[eeg["segment"] > 0]
     np.testing.assert_allclose(extra["state"].feature_mean, valid.mean(0), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(extra["state"].feature_variance, valid.var(0), rtol=1e-3, atol=1e-4)

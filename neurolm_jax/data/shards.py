@@ -111,7 +111,8 @@ class _Source:
         try:
             return self._source[index]
         except (ValueError, RuntimeError, IndexError) as error:
-            raise UserError(f"{self._file_of(index)}: record {index} is unreadable ({error}); prepare it again") from error
+            file = self._file_of(index)
+            raise UserError(f"{file}: record {index} is unreadable ({error}); prepare it again") from error
 
     def _file_of(self, index: int) -> pathlib.Path:
         for file, count in zip(self._files, self._counts):

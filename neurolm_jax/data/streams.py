@@ -17,8 +17,8 @@ class Rows(Protocol):
 class Steps:
     """The batch of every step, as far as this process holds it.
 
-    Global batch n is rows ``n * size`` up to ``(n + 1) * size`` of each source; process p of P holds the p-th of P equal
-    parts, so the global batch is the same for any number of processes.
+    Global batch n is rows ``n * size`` up to ``(n + 1) * size`` of each source; process p of P holds the p-th of P
+    equal parts, so the global batch is the same for any number of processes.
 
     Args:
       sources: name -> (rows, global batch size).

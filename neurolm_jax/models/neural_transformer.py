@@ -34,7 +34,8 @@ class PatchEmbedding(nn.Module):
         if self.config.patch_norm == "patch":
             x = jnp.concatenate([x, level(patches)], axis=-1)
         dtype = jnp.dtype(self.config.dtype)
-        return jax.nn.gelu(Linear(self.config.width, (None, "embed"), dtype=dtype, name="project")(x), approximate=False)
+        x = Linear(self.config.width, (None, "embed"), dtype=dtype, name="project")(x)
+        return jax.nn.gelu(x, approximate=False)
 
 
 class GroupNorm(nn.Module):
@@ -94,7 +95,10 @@ class NeuralTransformer(nn.Module):
 
 
 def unfold(x: jax.Array, kernel: int, stride: int) -> jax.Array:
-    """Windows of ``kernel`` samples every ``stride``, zero-padded by half a kernel: [B, T, L, C] -> [B, T, L', kernel C]."""
+    """Windows of ``kernel`` samples every ``stride``: [B, T, L, C] -> [B, T, L', kernel C].
+
+    The ends are padded with zeros by half a kernel.
+    """
     padding = kernel // 2
     length = (x.shape[2] + 2 * padding - kernel) // stride + 1
     x = jnp.pad(x, ((0, 0), (0, 0), (padding, padding), (0, 0)))

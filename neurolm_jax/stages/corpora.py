@@ -54,7 +54,9 @@ def task_folder(config, name: str, split: str) -> pathlib.Path:
 
 def text(config, train: bool) -> TextRows:
     [folder] = _paths(config, [config.data.text])
-    return TextRows(open_shards(folder / ("train" if train else "validation")), config.text_length, config.seed if train else None)
+    return TextRows(
+        open_shards(folder / ("train" if train else "validation")), config.text_length, config.seed if train else None
+    )
 
 
 def _paths(config, names):

@@ -30,7 +30,9 @@ class LanguageStage(Stage):
 
     def loss(self, weights, batch, rng, progress, train):
         model, variables = LanguageModel(self.model_config), {"params": weights.params}
-        loss, accuracy = text_loss(model, variables, weights.params["token_embedding"]["table"], batch["text"], rng, train)
+        loss, accuracy = text_loss(
+            model, variables, weights.params["token_embedding"]["table"], batch["text"], rng, train
+        )
         return loss, (weights.extra, {"text_loss": loss, "text_accuracy": accuracy})
 
     def sources(self, train):

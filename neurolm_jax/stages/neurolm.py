@@ -35,7 +35,9 @@ class NeuroLMStage(Stage):
         ids = eeg["channel"], eeg["second"], eeg["segment"]
         encoding = jax.lax.stop_gradient(model.apply(variables, eeg["patches"], *ids, method="encode"))
         state = extra["state"]
-        features = standardise_features(self.model_config, encoding.features, state.feature_mean, state.feature_variance)
+        features = standardise_features(
+            self.model_config, encoding.features, state.feature_mean, state.feature_variance
+        )
         z = quantizer.normalise(encoding.z)
         codes = quantizer.nearest(state.codebook.vectors, z.reshape(-1, z.shape[-1])).reshape(z.shape[:2])
         return features, codes

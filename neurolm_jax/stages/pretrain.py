@@ -1,5 +1,8 @@
 """Stage 2: multi-channel autoregression beside text (paper, section 2.3)."""
 
+import jax
+import jax.numpy as jnp
+
 from neurolm_jax.data.eeg_rows import EEGRows
 from neurolm_jax.models import quantizer
 from neurolm_jax.models.attention import staircase
@@ -7,9 +10,6 @@ from neurolm_jax.models.losses import chunked_cross_entropy
 from neurolm_jax.models.neurolm import NeuroLM, next_second_targets
 from neurolm_jax.stages import corpora
 from neurolm_jax.stages.neurolm import NeuroLMStage
-
-import jax
-import jax.numpy as jnp
 
 
 class PretrainStage(NeuroLMStage):

@@ -1,6 +1,5 @@
 """A trained stage from its workdir."""
 
-import jax
 from jax.sharding import Mesh
 
 from neurolm_jax.stages import Stage, Weights, build

@@ -6,7 +6,13 @@ import jax.numpy as jnp
 from neurolm_jax.data.eeg_rows import EEGRows
 from neurolm_jax.models import quantizer
 from neurolm_jax.models.config import TokenizerConfig
-from neurolm_jax.models.tokenizer import Tokenizer, TokenizerState, create_state, reconstruction_targets, reverse_gradient
+from neurolm_jax.models.tokenizer import (
+    Tokenizer,
+    TokenizerState,
+    create_state,
+    reconstruction_targets,
+    reverse_gradient,
+)
 from neurolm_jax.stages import corpora
 from neurolm_jax.stages.base import Stage, Weights
 

@@ -49,8 +49,9 @@ def shardings(mesh: Mesh, abstract):
         fits = [axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(axes, leaf.shape)]
         return NamedSharding(mesh, PartitionSpec(*fits))
 
-    is_spec = lambda x: isinstance(x, PartitionSpec) or x is None
-    return jax.tree.map(sharding, specs, nn.unbox(abstract), is_leaf=is_spec)
+    return jax.tree.map(
+        sharding, specs, nn.unbox(abstract), is_leaf=lambda x: isinstance(x, PartitionSpec) or x is None
+    )
 
 
 def put_batch(mesh: Mesh, batch):

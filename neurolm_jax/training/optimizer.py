@@ -5,7 +5,7 @@ import optax
 
 
 def learning_rate(config) -> optax.Schedule:
-    """From 0 over ``warmup_steps`` to ``learning_rate``, then by a cosine to ``final_learning_rate`` at the last step."""
+    """From 0 over ``warmup_steps`` to ``learning_rate``, then by a cosine to ``final_learning_rate`` at the end."""
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.learning_rate,

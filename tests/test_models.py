@@ -1,0 +1,151 @@
+"""What must never matter, for the default models."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neurolm_jax.models.config import EncoderConfig, TokenizerConfig
+from neurolm_jax.models.neurolm import next_second_targets
+from neurolm_jax.models.tokenizer import Tokenizer, create_state, reconstruction_targets, reverse_gradient
+from neurolm_jax.stages.tokenizer import tokenizer_loss
+
+CONFIG = TokenizerConfig(EncoderConfig(layers=2, heads=2, width=16), decoder_layers=1, codes=12, code_width=8)
+LENGTH = 32
+
+
+def row_of(*samples):
+    """One row [1, LENGTH] of samples (patches [S * C, 200], channels)."""
+    row = {"patches": np.zeros((1, LENGTH, 200), np.float32)}
+    row |= {key: np.zeros((1, LENGTH), np.int32) for key in ("channel", "second", "segment")}
+    place = 0
+    for number, (patches, channels) in enumerate(samples, start=1):
+        here = slice(place, place + len(patches))
+        row["patches"][0, here] = patches
+        row["channel"][0, here] = np.resize(channels, len(patches))
+        row["second"][0, here] = np.arange(len(patches)) // len(channels)
+        row["segment"][0, here] = number
+        place = here.stop
+    return row
+
+
+def sample(seed, channels, seconds):
+    rng = np.random.default_rng(seed)
+    scale = np.exp(rng.standard_normal())
+    return scale * rng.standard_normal((channels * seconds, 200)).astype(np.float32), rng.permutation(100)[:channels]
+
+
+@pytest.fixture(scope="module")
+def encode():
+    row = row_of()
+    ids = row["channel"], row["second"], row["segment"]
+    params = nn.unbox(Tokenizer(CONFIG).init(jax.random.key(0), row["patches"], *ids))["params"]
+    params = jax.tree.map(lambda x: 3 * x if x.ndim > 1 else x, params)
+    run = jax.jit(lambda row: Tokenizer(CONFIG).apply(
+        {"params": params}, row["patches"], row["channel"], row["second"], row["segment"], method="encode"
+    ))  # fmt: skip
+    return params, lambda *samples: np.asarray(run(row_of(*samples)).features[0])
+
+
+shapes = st.tuples(st.integers(0, 99), st.integers(1, 4), st.integers(1, 4))
+
+
+@settings(deadline=None, max_examples=20)
+@given(shapes, shapes)
+def test_packing_and_company_do_not_matter(encode, first, second):
+    _, features = encode
+    a, b = sample(*first), sample(*second)
+    count = len(a[0])
+    alone, together = features(a), features(a, b)
+    np.testing.assert_allclose(together[:count], alone[:count], atol=1e-5)
+    np.testing.assert_allclose(together[count : count + len(b[0])], features(b)[: len(b[0])], atol=1e-5)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 99), st.integers(1, 3))
+def test_the_future_does_not_matter(encode, seed, known):
+    _, features = encode
+    patches, channels = sample(seed, 3, 4)
+    other = patches.copy()
+    other[known * 3 :] *= -2
+    a, b = features((patches, channels)), features((other, channels))
+    np.testing.assert_allclose(a[: known * 3], b[: known * 3], atol=1e-6)
+    assert np.abs(a[known * 3 : 12] - b[known * 3 : 12]).max() > 1e-2
+
+
+def test_order_of_channels_permutes_the_outputs(encode):
+    _, features = encode
+    patches, channels = sample(0, 4, 3)
+    order = np.array([2, 0, 3, 1])
+    permuted = patches.reshape(3, 4, 200)[:, order].reshape(12, 200)
+    want = features((patches, channels))[:12].reshape(3, 4, -1)[:, order]
+    np.testing.assert_allclose(features((permuted, channels[order]))[:12].reshape(3, 4, -1), want, atol=1e-5)
+
+
+def test_amplitude_and_constant_are_seen_through_the_norm(encode):
+    _, features = encode
+    patches, channels = sample(1, 1, 1)
+    plain = features((patches, channels))[0]
+    assert np.abs(features((3 * patches, channels))[0] - plain).max() > 1e-2
+    assert np.abs(features((patches + 0.3, channels))[0] - plain).max() > 1e-2
+
+
+@pytest.mark.parametrize("kind", ["flat", "constant", "one flat channel", "one channel", "one second", "empty"])
+def test_losses_and_gradients_are_finite(encode, kind):
+    params, _ = encode
+    patches, channels = sample(2, 1 if kind == "one channel" else 4, 1 if kind == "one second" else 3)
+    if kind == "flat":
+        patches[:] = 0
+    if kind == "constant":
+        patches[:] = 0.5
+    if kind == "one flat channel":
+        patches[::4] = 0
+    row = row_of() if kind == "empty" else row_of((patches, channels))
+    state = create_state(CONFIG, jax.random.key(1))
+    text = jnp.zeros((1, 4, 16))
+
+    def loss(params):
+        return tokenizer_loss(CONFIG, params, state, row, text, jnp.ones(()), jax.random.key(2), train=True)
+
+    (value, (state, metrics)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    for leaf in jax.tree.leaves((value, state, metrics, gradients)):
+        assert np.isfinite(leaf).all()
+
+
+def test_targets_are_z_scores_of_each_segment():
+    a, b = sample(3, 2, 3), sample(4, 1, 5)
+    row = row_of(a, b)
+    spectra, raw = reconstruction_targets(jnp.array(row["patches"]), jnp.array(row["segment"]))
+    place = 0
+    for patches, _ in (a, b):
+        here = slice(place, place + len(patches))
+        amplitude = np.abs(np.fft.fft(patches.astype(np.float64), axis=-1))
+        want = (amplitude - amplitude.mean()) / amplitude.std(ddof=1)
+        np.testing.assert_allclose(spectra[0, here], want[:, :100], atol=1e-4)
+        np.testing.assert_allclose(raw[0, here], (patches - patches.mean()) / patches.std(ddof=1), atol=1e-4)
+        place = here.stop
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), max_size=3))
+def test_targets_of_autoregression_equal_a_plain_loop(shapes):
+    shapes = [s for i, s in enumerate(shapes) if sum(c * t for c, t in shapes[: i + 1]) <= LENGTH]
+    row = row_of(*(sample(i, *shape) for i, shape in enumerate(shapes)))
+    codes = np.random.default_rng(0).integers(0, 99, (1, LENGTH))
+    got = np.asarray(next_second_targets(jnp.array(codes), jnp.array(row["segment"]), jnp.array(row["second"])))[0]
+    want, place = np.full(LENGTH, -1), 0
+    for channels, seconds in shapes:
+        for t in range(seconds - 1):
+            for c in range(channels):
+                want[place + t * channels + c] = codes[0, place + (t + 1) * channels + c]
+        place += channels * seconds
+    np.testing.assert_array_equal(got, want)
+
+
+def test_gradient_reversal():
+    value, gradient = jax.value_and_grad(lambda x: (reverse_gradient(x, jnp.float32(0.5)) ** 2).sum())(jnp.ones(3))
+    assert value == 3
+    np.testing.assert_array_equal(gradient, -1.0)

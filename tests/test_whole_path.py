@@ -1,0 +1,51 @@
+"""From prepared shards to the page: evaluate and report over tiny stages."""
+
+import json
+
+import pytest
+from small_data import config
+
+from neurolm_jax import evaluate, report, train
+from neurolm_jax.reporting.results import collect
+from neurolm_jax.training import metrics
+
+
+@pytest.fixture(scope="module")
+def run(small_data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    folder.mkdir()
+    (folder / "data").symlink_to(small_data)
+    for stage in ("language", "tokenizer", "pretrain", "instruct"):
+        train.train(config(stage, folder / "data", folder), folder / stage)
+    found = evaluate.evaluate(folder / "instruct", None, None, "test", with_baselines=False)
+    (folder / "instruct" / "evaluation.json").write_text(json.dumps(found))
+    return folder
+
+
+def test_evaluation_reads_every_test_window(run):
+    found = json.loads((run / "instruct" / "evaluation.json").read_text())
+    assert {name: task["n_test"] for name, task in found["tasks"].items()} == {"blink": 8, "scp1": 4, "eyes": 4}
+    for task in found["tasks"].values():
+        assert sum(map(sum, task["confusion"])) == task["n_test"]
+        assert 0 <= task["balanced_accuracy"] <= 1 and 0 <= task["unreadable"] <= 1
+    assert 0 < found["codebook"]["used_fraction"] <= 1
+    assert sum(found["codebook"]["counts"]) == 8 * 8 + 4 * 3 + 4 * 14
+
+
+def test_one_task_on_validation(run):
+    found = evaluate.evaluate(run / "instruct", None, ["scp1"], "validation", with_baselines=False)
+    assert list(found["tasks"]) == ["scp1"] and found["split"] == "validation"
+
+
+def test_page_and_results(run):
+    results = collect(run)
+    assert set(results["stages"]) == {"language", "tokenizer", "pretrain", "instruct"}
+    for stage, final in results["stages"].items():
+        assert final["loss"] == metrics.read(run / stage)[-1]["loss"]
+    assert results["seconds"] > 0 and results["seed"] == 0
+    report.write_page(run, results)
+    page = (run / "report.html").read_text()
+    for title in ("Results on held-out EEG", "Codebook use", "Patches and their reconstruction", "Losses: instruct"):
+        assert title in page
+    assert page.count("<img") + page.count("<svg") >= 8
+    assert not list(run.glob(".*"))
