@@ -10,7 +10,7 @@ from neurolm_jax.errors import UserError
 
 _LANGUAGE = {
     "debug": {"layers": 2, "heads": 2, "width": 32},
-    "quickstart": {"layers": 3, "heads": 4, "width": 96},
+    "quickstart": {"layers": 2, "heads": 4, "width": 96},
     "b": {"layers": 12, "heads": 12, "width": 768},
     "l": {"layers": 24, "heads": 16, "width": 1024},
     "xl": {"layers": 48, "heads": 25, "width": 1600},

@@ -2,6 +2,7 @@
 # Real EEG through all stages on a CPU: a table of answers, runs/quickstart/results.json and report.html.
 # What is there already is reused; RUN=runs/other keeps a second run, SEED=1 changes the seed.
 set -euo pipefail
+# shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 RUN=${RUN:-runs/quickstart}
 SEED=${SEED:-0}

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # All tests but those marked slow; arguments go to pytest (bash launch/test.sh -m slow).
 set -euo pipefail
+# shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 python -m pytest "$@"

@@ -32,6 +32,7 @@ def base(stage: str) -> ConfigDict:
     c.checkpoint_every = 1000  # steps
     c.keep_checkpoints = 2
     c.evaluate_every = 1000  # steps between validations; 0 validates at the end only
+    c.validation_batches = 100  # at most, in one validation
     c.log_every = 10
 
     c.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
@@ -45,13 +46,24 @@ def base(stage: str) -> ConfigDict:
     return c
 
 
+def use_compilation_cache(c: ConfigDict) -> None:
+    """Keep compiled programs in the config's folder, if it names one, for the next start."""
+    import pathlib
+
+    import jax
+
+    if c.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(c.compilation_cache).absolute()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
 def check(c: ConfigDict) -> None:
     """Refuse values that no stage can run with.
 
     Raises:
       UserError: naming the field.
     """
-    for name in ("batch_size", "text_batch_size", "text_length", "checkpoint_every", "keep_checkpoints", "log_every"):
+    for name in ("batch_size", "text_batch_size", "text_length", "checkpoint_every", "keep_checkpoints", "validation_batches", "log_every"):
         if c[name] < 1:
             raise UserError(f"config.{name}: must be 1 or more, not {c[name]}")
     for name in ("steps", "seed", "warmup_steps", "evaluate_every", "weight_decay", "clip_norm", "final_learning_rate"):

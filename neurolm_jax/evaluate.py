@@ -38,6 +38,7 @@ def evaluate(workdir, data: str | None, names: list[str] | None, split: str, wit
     """Figures of every task: ``{"tasks": {name: {...}}, "codebook": {...}, "seconds", "seed", "split"}``."""
     from tqdm import tqdm
 
+    from neurolm_jax.configuration import use_compilation_cache
     from neurolm_jax.inference.features import encode_windows
     from neurolm_jax.inference.windows import read_windows
     from neurolm_jax.stages import corpora
@@ -53,6 +54,7 @@ def evaluate(workdir, data: str | None, names: list[str] | None, split: str, wit
         config.data.root = data
     if names:
         config.data.tasks = tuple(names)
+    use_compilation_cache(config)
     parts = {task.name: read_windows(task, shards) for task, shards in corpora.tasks(config, split)}
     training = {task.name: read_windows(task, shards) for task, shards in corpora.tasks(config, "train")}
     found, all_codes = {}, []

@@ -34,30 +34,31 @@ def train(config, workdir: pathlib.Path) -> None:
     from neurolm_jax.training import mesh as meshes
     from neurolm_jax.training.state import abstract_state, create_state, make_train_step, make_validation_step
 
-    if config.compilation_cache:
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(config.compilation_cache).absolute()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
     # What is needed is looked at before anything is made.
+    configuration.use_compilation_cache(config)
     mesh = meshes.make_mesh(config.mesh)
     stage = build(config)
-    sources = stage.sources(train=True)
+    process = jax.process_index(), jax.process_count()
+    sources, held_out = stage.sources(train=True), stage.sources(train=False)
     for name, (_, size) in sources.items():
         if size % meshes.batch_parts(mesh):
             raise UserError(f"{name}: a batch of {size} rows does not split into {meshes.batch_parts(mesh)} parts")
-    steps = streams.Steps(sources, config.steps, jax.process_index(), jax.process_count())
+    steps = streams.Steps(sources, config.steps, *process)
+    rows, size = next(iter(held_out.values()))
+    validation = streams.Steps(held_out, max(1, len(rows) // size), *process)
 
-    checkpoints = checkpoint.manager(workdir, config.checkpoint_every, config.keep_checkpoints)
-    with contextlib.closing(checkpoints):
-        if checkpoints.latest_step() is None:
-            state = create_state(stage, mesh)
-            state = state._replace(weights=stage.inherit(state.weights, lambda path: restore_weights(path, mesh)))
-        else:
-            state = checkpoint.restore(checkpoints, abstract_state(stage, mesh))
-        start = int(state.step)
+    if checkpoint.exists(workdir):
+        state = checkpoint.restore(workdir, abstract_state(stage, mesh))
+    else:
+        state = create_state(stage, mesh)
+        state = state._replace(weights=stage.inherit(state.weights, lambda path: restore_weights(path, mesh)))
+    start = int(state.step)
+    with contextlib.closing(
+        checkpoint.manager(workdir, config.checkpoint_every, config.keep_checkpoints)
+    ) as checkpoints:
         if start >= config.steps:
-            done = not checkpoint.save(checkpoints, state, config, force=True)
-            print(f"{workdir}: {config.stage} {'is trained already' if done else 'taken over'}, {start} steps")
+            new = checkpoint.save(checkpoints, start, state, config, force=True)
+            print(f"{workdir}: {config.stage} {'taken over' if new else 'is trained already'}, {start} steps")
             return
 
         train_step, validation_step = make_train_step(stage), make_validation_step(stage)
@@ -76,12 +77,13 @@ def train(config, workdir: pathlib.Path) -> None:
                 if step % config.log_every == 0 or step == 1 or validates:
                     found = metrics.scalars(measured) | clock.read()
                     if validates:
-                        found |= _validate(stage, state, validation_step, mesh)
+                        found |= _validate(validation_step, state.weights, validation, mesh)
                     writer.write(step, found | {"seconds": writer.seconds + time.perf_counter() - begin})
                     bar.set_postfix_str(f"loss {found['loss']:.3f}, {found['tokens_per_second']:,.0f} tokens/s")
-                checkpoint.save(checkpoints, state, config, force=last)
+                checkpoint.save(checkpoints, step, state, config, force=last)
                 bar.update()
         checkpoints.wait_until_finished()
+    print(f"{workdir}: {config.stage}, {config.steps} steps, loss {found['loss']:.3f}")
 
 
 def build(config):
@@ -94,18 +96,12 @@ def build(config):
         raise UserError(f"config: {error}") from error
 
 
-def _validate(stage, state, validation_step, mesh):
+def _validate(validation_step, weights, validation, mesh):
     """Metrics over the validation part, named ``validation_*``."""
-    import jax
-
-    from neurolm_jax.data.streams import Steps
     from neurolm_jax.training import metrics
     from neurolm_jax.training.mesh import put_batch
 
-    sources = stage.sources(train=False)
-    rows, size = next(iter(sources.values()))
-    steps = Steps(sources, max(1, len(rows) // size), jax.process_index(), jax.process_count())
-    found = [validation_step(state.weights, put_batch(mesh, steps[i])) for i in range(len(steps))]
+    found = [validation_step(weights, put_batch(mesh, validation[i])) for i in range(len(validation))]
     return {f"validation_{key}": value for key, value in metrics.mean(found).items()}
 
 

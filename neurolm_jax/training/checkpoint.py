@@ -22,9 +22,13 @@ def folder(workdir: str | pathlib.Path) -> pathlib.Path:
     return pathlib.Path(workdir).absolute() / "checkpoints"
 
 
-def save(checkpoints: ocp.CheckpointManager, state: TrainState, config: ConfigDict, force: bool = False) -> bool:
-    """Hand the state to ``checkpoints``, which decides by the step unless forced."""
-    step = int(state.step)
+def exists(workdir: str | pathlib.Path) -> bool:
+    """Is there a checkpoint in a workdir?"""
+    return folder(workdir).is_dir() and bool(ocp.utils.checkpoint_steps(folder(workdir)))
+
+
+def save(checkpoints: ocp.CheckpointManager, step: int, state: TrainState, config: ConfigDict, force=False) -> bool:
+    """Hand the state after ``step`` steps to ``checkpoints``, which decides by the step unless forced."""
     if step == checkpoints.latest_step():
         return False
     items = ocp.args.Composite(
@@ -35,14 +39,15 @@ def save(checkpoints: ocp.CheckpointManager, state: TrainState, config: ConfigDi
     return checkpoints.save(step, args=items, force=force)
 
 
-def restore(checkpoints: ocp.CheckpointManager, abstract: TrainState) -> TrainState:
+def restore(workdir: str | pathlib.Path, abstract: TrainState) -> TrainState:
     """The newest state, placed as ``abstract`` says."""
-    step = checkpoints.latest_step()
+    step = newest_step(workdir)
     items = ocp.args.Composite(
         weights=ocp.args.StandardRestore(abstract.weights),
         optimizer=ocp.args.StandardRestore(abstract.optimizer),
     )
-    found = checkpoints.restore(step, args=items)
+    with manager(workdir) as checkpoints:
+        found = checkpoints.restore(step, args=items)
     return TrainState(jax.device_put(np.int32(step), abstract.step.sharding), found.weights, found.optimizer)
 
 
@@ -59,11 +64,9 @@ def newest_step(workdir: str | pathlib.Path) -> int:
     Raises:
       UserError: there is none.
     """
-    path = folder(workdir)
-    steps = ocp.utils.checkpoint_steps(path) if path.is_dir() else []
-    if not steps:
+    if not exists(workdir):
         raise UserError(f"{workdir}: no checkpoint in it; train that stage first")
-    return max(steps)
+    return max(ocp.utils.checkpoint_steps(folder(workdir)))
 
 
 def read_config(workdir: str | pathlib.Path) -> ConfigDict:
