@@ -1,5 +1,6 @@
+# shellcheck shell=bash
 # Sourced by the scripts beside it: a virtual environment in .venv with everything that requirements.txt pins.
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 PYTHON=${PYTHON:-python3}
 if ! "$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'; then
   echo "error: $("$PYTHON" --version) found; Python 3.11 to 3.13 is needed (PYTHON=python3.11 bash $0)" >&2

@@ -63,7 +63,8 @@ def check(c: ConfigDict) -> None:
     Raises:
       UserError: naming the field.
     """
-    for name in ("batch_size", "text_batch_size", "text_length", "checkpoint_every", "keep_checkpoints", "validation_batches", "log_every"):
+    counts = "batch_size text_batch_size text_length checkpoint_every keep_checkpoints validation_batches log_every"
+    for name in counts.split():
         if c[name] < 1:
             raise UserError(f"config.{name}: must be 1 or more, not {c[name]}")
     for name in ("steps", "seed", "warmup_steps", "evaluate_every", "weight_decay", "clip_norm", "final_learning_rate"):

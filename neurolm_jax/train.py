@@ -45,7 +45,7 @@ def train(config, workdir: pathlib.Path) -> None:
             raise UserError(f"{name}: a batch of {size} rows does not split into {meshes.batch_parts(mesh)} parts")
     steps = streams.Steps(sources, config.steps, *process)
     rows, size = next(iter(held_out.values()))
-    validation = streams.Steps(held_out, max(1, len(rows) // size), *process)
+    validation = streams.Steps(held_out, min(max(1, len(rows) // size), config.validation_batches), *process)
 
     if checkpoint.exists(workdir):
         state = checkpoint.restore(workdir, abstract_state(stage, mesh))
@@ -53,9 +53,8 @@ def train(config, workdir: pathlib.Path) -> None:
         state = create_state(stage, mesh)
         state = state._replace(weights=stage.inherit(state.weights, lambda path: restore_weights(path, mesh)))
     start = int(state.step)
-    with contextlib.closing(
-        checkpoint.manager(workdir, config.checkpoint_every, config.keep_checkpoints)
-    ) as checkpoints:
+    manager = checkpoint.manager(workdir, config.checkpoint_every, config.keep_checkpoints)
+    with contextlib.closing(manager) as checkpoints:
         if start >= config.steps:
             new = checkpoint.save(checkpoints, start, state, config, force=True)
             print(f"{workdir}: {config.stage} {'taken over' if new else 'is trained already'}, {start} steps")
