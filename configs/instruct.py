@@ -21,6 +21,7 @@ def get_config(size: str = "b"):
     c.shuffle_labels = False  # deal each task's training labels at random: a control
     c.text_loss_weight = 1.0  # of plain text beside the answers
     c.augmentation = {"scale": 0.0, "offset": 0.0}
+    c.data.splits = ("train",)  # parts to learn from; ("train", "validation") for a last fit, all settings chosen
     c.data.tasks = ("blink", "scp1", "eyes")
     c.initial.pretrain = f"runs/{size}/pretrain"
 

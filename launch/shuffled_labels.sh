@@ -9,8 +9,8 @@ for ((seed = 1; seed <= ${1:-20}; seed++)); do
   workdir=$RUN/shuffled/$seed
   python -m neurolm_jax.train --config configs/quickstart.py:instruct --workdir "$workdir" \
     --config.data.root="$RUN/data" --config.initial.pretrain="$RUN/pretrain" \
-    --config.seed="$seed" --config.shuffle_labels=true --config.evaluate_every=0
-  [ -f "$workdir/evaluation.json" ] || python -m neurolm_jax.evaluate --checkpoint "$workdir" --no-baselines > /dev/null
+    --config.seed="$seed" --config.shuffle_labels=true
+  [ -f "$workdir/evaluation.json" ] || python -m neurolm_jax.evaluate --checkpoint "$workdir" --quick > /dev/null
 done
 python - "$RUN/shuffled" << 'PYTHON'
 import json, pathlib, statistics, sys

@@ -31,7 +31,7 @@ def base(stage: str) -> ConfigDict:
 
     c.checkpoint_every = 1000  # steps
     c.keep_checkpoints = 2
-    c.evaluate_every = 1000  # steps between validations; 0 validates at the end only
+    c.evaluate_every = 1000  # steps between validations, and at the end; 0 never validates
     c.validation_batches = 100  # at most, in one validation
     c.log_every = 10
 

@@ -20,13 +20,13 @@ def main() -> None:
     parser.add_argument("--data", help="folder of the prepared tasks, if not the one trained on")
     parser.add_argument("--tasks", help="comma-separated, if not those trained on")
     parser.add_argument("--split", choices=("test", "validation"), default="test")
-    parser.add_argument("--no-baselines", dest="baselines", action="store_false", help="leave the baselines out")
+    parser.add_argument("--quick", action="store_true", help="scored answers alone: no generation, no baselines")
     arguments = parser.parse_args()
 
     from neurolm_jax.reporting.console import print_results
 
     tasks = arguments.tasks.split(",") if arguments.tasks else None
-    found = evaluate(arguments.checkpoint, arguments.data, tasks, arguments.split, arguments.baselines)
+    found = evaluate(arguments.checkpoint, arguments.data, tasks, arguments.split, arguments.quick)
     name = "evaluation.json" if arguments.split == "test" else f"evaluation_{arguments.split}.json"
     temporary = arguments.checkpoint / f".{name}.unfinished"
     temporary.write_text(json.dumps(found, indent=1))
@@ -34,7 +34,7 @@ def main() -> None:
     print_results(found["tasks"], found["codebook"], f"{arguments.checkpoint}, {arguments.split} part")
 
 
-def evaluate(workdir, data: str | None, names: list[str] | None, split: str, with_baselines: bool = True) -> dict:
+def evaluate(workdir, data: str | None, names: list[str] | None, split: str, quick: bool = False) -> dict:
     """Figures of every task: ``{"tasks": {name: {...}}, "codebook": {...}, "seconds", "seed", "split"}``."""
     from tqdm import tqdm
 
@@ -55,16 +55,17 @@ def evaluate(workdir, data: str | None, names: list[str] | None, split: str, wit
     if names:
         config.data.tasks = tuple(names)
     use_compilation_cache(config)
-    parts = {task.name: read_windows(task, shards) for task, shards in corpora.tasks(config, split)}
-    training = {task.name: read_windows(task, shards) for task, shards in corpora.tasks(config, "train")}
+    parts = read_windows(corpora.tasks(config, split))
+    training = {} if quick else read_windows(corpora.tasks(config, *config.data.splits))
     found, all_codes = {}, []
     with tqdm(parts.items(), desc="evaluate", unit=" tasks", dynamic_ncols=True, disable=None) as bar:
         for name, windows in bar:
             bar.set_postfix_str(name)
-            found[name] = _evaluate_task(stage, weights, windows)
+            found[name] = _score(stage, weights, windows)
             features, codes = encode_windows(windows, stage, weights)
             all_codes.append(codes)
-            if with_baselines:
+            if not quick:
+                found[name] |= _generate(stage, weights, windows)
                 trained, _ = encode_windows(training[name], stage, weights)
                 found[name]["baselines"] = _baselines(training[name], trained, windows, features)
     return {
@@ -76,20 +77,26 @@ def evaluate(workdir, data: str | None, names: list[str] | None, split: str, wit
     }
 
 
-def _evaluate_task(stage, weights, windows):
+def _score(stage, weights, windows):
+    from neurolm_jax.inference.measures import measure
+    from neurolm_jax.inference.scoring import answer_probabilities
+
+    classes = list(windows.task.answers)
+    found = measure(windows.labels, answer_probabilities(stage, weights, windows), classes)
+    return found | {"classes": classes, "scored": windows.task.scored}
+
+
+def _generate(stage, weights, windows):
     from neurolm_jax.data.dialogues import answer_tokens
     from neurolm_jax.inference.generation import generate, read_answer
-    from neurolm_jax.inference.measures import measure, measure_words
-    from neurolm_jax.inference.scoring import answer_probabilities
+    from neurolm_jax.inference.measures import measure_words
     from neurolm_jax.inference.windows import centred
 
     task = windows.task
-    classes = list(task.answers)
-    longest = max(len(answer_tokens(task, label)) for label in classes)
+    longest = max(len(answer_tokens(task, label)) for label in task.answers)
     texts = generate(stage, weights, [centred(task, record) for record in windows.records], longest)
-    words = measure_words(windows.labels, [read_answer(task, text) for text in texts], len(classes))
-    scored = measure(windows.labels, answer_probabilities(stage, weights, windows), classes)
-    return scored | {"classes": classes, "scored": task.scored, "unreadable": words["unreadable"], "generation": words}
+    words = measure_words(windows.labels, [read_answer(task, text) for text in texts], len(task.answers))
+    return {"unreadable": words["unreadable"], "generation": words}
 
 
 def _baselines(training, trained_features, windows, features):

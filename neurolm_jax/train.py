@@ -63,16 +63,16 @@ def train(config, workdir: pathlib.Path) -> None:
         train_step, validation_step = make_train_step(stage), make_validation_step(stage)
         batches = streams.iterate(steps, start, config.data.threads)
         writer = metrics.Writer(workdir, config.stage, start)
-        clock = metrics.Clock()
+        clock, rng = metrics.Clock(), jax.random.key(config.seed)
         with _progress(config, start) as bar, contextlib.closing(writer):
             for step in range(start + 1, config.steps + 1):
                 waiting = time.perf_counter()
                 batch = next(batches)
                 clock.batch(time.perf_counter() - waiting, metrics.count_tokens(batch))
-                state, measured = train_step(state, meshes.put_batch(mesh, batch))
+                state, measured = train_step(state, meshes.put_batch(mesh, batch), rng)
 
                 last = step == config.steps
-                validates = last or (config.evaluate_every and step % config.evaluate_every == 0)
+                validates = config.evaluate_every and (last or step % config.evaluate_every == 0)
                 if step % config.log_every == 0 or step == 1 or validates:
                     found = metrics.scalars(measured) | clock.read()
                     if validates:

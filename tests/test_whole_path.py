@@ -17,7 +17,7 @@ def run(small_data, tmp_path_factory):
     (folder / "data").symlink_to(small_data)
     for stage in ("language", "tokenizer", "pretrain", "instruct"):
         train.train(config(stage, folder / "data", folder), folder / stage)
-    found = evaluate.evaluate(folder / "instruct", None, None, "test", with_baselines=False)
+    found = evaluate.evaluate(folder / "instruct", None, None, "test")
     (folder / "instruct" / "evaluation.json").write_text(json.dumps(found))
     return folder
 
@@ -33,7 +33,7 @@ def test_evaluation_reads_every_test_window(run):
 
 
 def test_one_task_on_validation(run):
-    found = evaluate.evaluate(run / "instruct", None, ["scp1"], "validation", with_baselines=False)
+    found = evaluate.evaluate(run / "instruct", None, ["scp1"], "validation", quick=True)
     assert list(found["tasks"]) == ["scp1"] and found["split"] == "validation"
 
 

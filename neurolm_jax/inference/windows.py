@@ -1,6 +1,7 @@
 """The windows of one task's split, and their crops, as the model and the baselines read them."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -22,10 +23,16 @@ class LabelledWindows:
     labels: np.ndarray  # [N] place in task.answers
 
 
-def read_windows(task: Task, shards: Shards) -> LabelledWindows:
-    records = [decode(shards.source[i]) for i in range(len(shards.source))]
-    names = list(task.answers)
-    return LabelledWindows(task, records, np.array([names.index(record.label) for record in records]))
+def read_windows(parts: Iterable[tuple[Task, Shards]]) -> dict[str, LabelledWindows]:
+    """The windows of each task, by its name; several parts of one task are joined."""
+    found: dict[str, LabelledWindows] = {}
+    for task, shards in parts:
+        before = found[task.name].records if task.name in found else []
+        records = before + [decode(shards.source[i]) for i in range(len(shards.source))]
+        answers = list(task.answers)
+        labels = np.array([answers.index(record.label) for record in records])
+        found[task.name] = LabelledWindows(task, records, labels)
+    return found
 
 
 def crops(task: Task, record: Record) -> np.ndarray:

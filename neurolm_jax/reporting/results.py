@@ -55,8 +55,9 @@ def table_rows(tasks: dict) -> tuple[list[str], list[list[str]]]:
     names = list(tasks)
     header = ["balanced accuracy (AUROC)", *(name if tasks[name]["scored"] else f"{name}*" for name in names)]
     rows = [["NeuroLM, scored answers", *(_figures(tasks[name]) for name in names)]]
-    rows.append(["NeuroLM, in words", *(f"{tasks[name]['generation']['balanced_accuracy']:.3f}" for name in names)])
-    rows.append(["  unreadable answers", *(f"{tasks[name]['unreadable']:.1%}" for name in names)])
+    if all("generation" in task for task in tasks.values()):
+        rows.append(["NeuroLM, in words", *(f"{tasks[name]['generation']['balanced_accuracy']:.3f}" for name in names)])
+        rows.append(["  unreadable answers", *(f"{tasks[name]['unreadable']:.1%}" for name in names)])
     baselines = list(tasks[names[0]].get("baselines", {}))
     rows += [[f"baseline: {b}", *(_figures(tasks[name]["baselines"][b]) for name in names)] for b in baselines]
     rows.append(["windows", *(str(tasks[name]["n_test"]) for name in names)])

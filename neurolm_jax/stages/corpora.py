@@ -40,10 +40,11 @@ def validation(config) -> list[Shards]:
     return [open_shards(path) for path in _paths(config, config.data.validation)]
 
 
-def tasks(config, split: str) -> list[tuple[Task, Shards]]:
-    """The config's tasks with the shards of one split; a training split is checked against every test part."""
-    parts = [(load_task(name), open_shards(task_folder(config, name, split))) for name in config.data.tasks]
-    if split != "test":
+def tasks(config, *splits: str) -> list[tuple[Task, Shards]]:
+    """The config's tasks with the shards of some splits; what is not a test part is checked against every test part."""
+    names = [(name, split) for name in config.data.tasks for split in splits]
+    parts = [(load_task(name), open_shards(task_folder(config, name, split))) for name, split in names]
+    if "test" not in splits:
         guard.check_disjoint([shards for _, shards in parts], _tests(config))
     return parts
 

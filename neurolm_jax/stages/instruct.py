@@ -59,6 +59,6 @@ class InstructStage(NeuroLMStage):
         c = self.config
         size = RowSize(c.eeg_length, c.row_length, c.answer_length)
         augmentation = Augmentation(**c.augmentation) if train else Augmentation()
-        tasks = corpora.tasks(c, "train" if train else "validation")
+        tasks = corpora.tasks(c, *(c.data.splits if train else ("validation",)))
         rows = DialogueRows(tasks, size, c.seed if train else None, augmentation, train and c.shuffle_labels)
         return {"dialogues": (rows, c.batch_size), "text": (corpora.text(c, train), c.text_batch_size)}

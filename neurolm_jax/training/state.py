@@ -23,23 +23,27 @@ class TrainState(NamedTuple):
 
 def abstract_state(stage, mesh: Mesh) -> TrainState:
     """Shapes, types and shardings of a stage's state, without making it."""
-    abstract = jax.eval_shape(lambda: _create(stage))
+    abstract = jax.eval_shape(lambda: _create(stage, jax.random.key(0)))
     return jax.tree.map(_with_sharding, nn.unbox(abstract), shardings(mesh, abstract))
 
 
 def create_state(stage, mesh: Mesh) -> TrainState:
     """A stage's random initial state, each array created in its place on the mesh."""
     placed = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(stage, mesh))
-    return jax.jit(lambda: nn.unbox(_create(stage)), out_shardings=placed)()
+    create = jax.jit(lambda rng: nn.unbox(_create(stage, rng)), out_shardings=placed)
+    return create(jax.random.key(stage.config.seed))
 
 
 def make_train_step(stage) -> Callable:
-    """(state, batch) -> (state, metrics), jitted; the state's buffers are reused."""
+    """(state, batch, rng) -> (state, metrics), jitted; the state's buffers are reused.
+
+    ``rng`` is the run's key, from which every step derives its own.
+    """
     config = stage.config
     optimizer = make_optimizer(config)
 
-    def train_step(state: TrainState, batch):
-        rng = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    def train_step(state: TrainState, batch, rng):
+        rng = jax.random.fold_in(rng, state.step)
         progress = state.step / config.steps
 
         def loss_of(params):
@@ -68,8 +72,8 @@ def make_validation_step(stage) -> Callable:
     return jax.jit(validation_step)
 
 
-def _create(stage):
-    weights = stage.create(jax.random.key(stage.config.seed))
+def _create(stage, rng):
+    weights = stage.create(rng)
     return TrainState(jnp.zeros((), jnp.int32), weights, make_optimizer(stage.config).init(weights.params))
 
 
