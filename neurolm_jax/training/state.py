@@ -54,7 +54,7 @@ def make_train_step(stage) -> Callable:
         params = optax.apply_updates(state.weights.params, updates)
         metrics |= {
             "loss": loss,
-            "gradient_norm": optax.global_norm(gradients),
+            "gradient_norm": optax.tree.norm(gradients),
             "learning_rate": learning_rate(config)(state.step),
         }
         return TrainState(state.step + 1, state.weights._replace(params=params, extra=extra), moments), metrics
