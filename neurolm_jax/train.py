@@ -119,6 +119,8 @@ def parse(argv: list[str]):
     """Config and workdir of a command line; every fault in it is a UserError."""
     try:
         rest = flags.FLAGS(argv)[1:]
+        if _CONFIG.value is not None:
+            _ = _CONFIG.value.stage  # a config file that could not be read says so only here
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as error:
         raise UserError(error) from error
     if rest:

@@ -18,3 +18,17 @@ def small_data(tmp_path_factory) -> pathlib.Path:
     from small_data import write
 
     return write(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def runs(small_data, tmp_path_factory) -> pathlib.Path:
+    """All four stages, trained on it for a few steps one after the other."""
+    from small_data import config
+
+    from neurolm_jax import train
+
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "data").symlink_to(small_data)
+    for stage in ("language", "tokenizer", "pretrain", "instruct"):
+        train.train(config(stage, folder / "data", folder), folder / stage)
+    return folder

@@ -1,5 +1,6 @@
 """A few windows of real EEG, prepared like the quickstart's: enough to run every stage in seconds."""
 
+import collections
 import dataclasses
 import importlib.util
 import pathlib
@@ -7,7 +8,8 @@ import pathlib
 from neurolm_jax import prepare
 from neurolm_jax.eeg.tasks import NAMES, load_task
 
-KEPT = {"blink": 1, "scp1": 4, "eyes": 4}  # recordings of each split
+KEPT = {"blink": 1, "scp1": 6, "eyes": 6}  # recordings of each label in each split
+WINDOWS = 6  # of a recording
 FOLDERS = {"blink": "Blink", "scp1": "SelfRegulationSCP1", "eyes": "EyesOpenShut"}
 
 
@@ -17,11 +19,12 @@ def write(root: pathlib.Path) -> pathlib.Path:
         task = load_task(name)
 
         def few(path, task=task):
-            left = dict.fromkeys(("train", "validation", "test"), KEPT[task.name])
+            found = collections.Counter()
             for recording in task.recordings(path):
-                if left[recording.split]:
-                    left[recording.split] -= 1
-                    yield dataclasses.replace(recording, windows=recording.windows[:8])
+                kind = recording.split, recording.windows[0].label
+                found[kind] += 1
+                if found[kind] <= KEPT[task.name]:
+                    yield dataclasses.replace(recording, windows=recording.windows[:WINDOWS])
 
         folder = pathlib.Path(source) / "datasets" / "data" / FOLDERS[name]
         prepare.prepare_task(dataclasses.replace(task, recordings=few), folder, root / name)
@@ -30,11 +33,11 @@ def write(root: pathlib.Path) -> pathlib.Path:
     return root
 
 
-def config(stage: str, data: pathlib.Path, runs: pathlib.Path, **fields):
-    """A config of size ``debug`` on such data, its earlier stages under ``runs``."""
+def config(name: str, data: pathlib.Path, runs: pathlib.Path, **fields):
+    """The config ``name`` in size ``debug`` on such data, its earlier stages under ``runs``."""
     import importlib
 
-    c = importlib.import_module(f"configs.{stage}").get_config("debug")
+    c = importlib.import_module(f"configs.{name}").get_config("debug")
     c.data.root = str(data)
     c.compilation_cache = str(data.parent / "compilation_cache")  # many tests start the same stage again
     c.update(batch_size=2, text_batch_size=2, text_length=16, steps=4, warmup_steps=1, learning_rate=1e-3)
@@ -44,10 +47,10 @@ def config(stage: str, data: pathlib.Path, runs: pathlib.Path, **fields):
     if "eeg_length" in c:
         c.update(eeg_length=64, answer_length=12)
     if "train" in c.data:
-        c.data.train = tuple(f"{name}/recordings/train" for name in NAMES)
-        c.data.validation = tuple(f"{name}/recordings/validation" for name in NAMES)
-    for name in c.initial:
-        if name != "gpt2":
-            c.initial[name] = str(runs / name)
+        c.data.train = tuple(f"{task}/recordings/train" for task in NAMES)
+        c.data.validation = tuple(f"{task}/recordings/validation" for task in NAMES)
+    for stage in c.initial:
+        if stage != "gpt2":
+            c.initial[stage] = str(runs / stage)
     c.update(fields)
     return c

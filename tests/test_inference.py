@@ -1,7 +1,11 @@
+import functools
+
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import logsumexp
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from small_data import config
 
@@ -20,12 +24,14 @@ from neurolm_jax.inference.windows import LabelledWindows, centred, crops, read_
 from neurolm_jax.models.attention import staircase
 from neurolm_jax.models.neurolm import NeuroLM
 
+pytestmark = pytest.mark.xdist_group("inference")
+
 
 @pytest.fixture(scope="module")
 def model(small_data, tmp_path_factory):
     """An instruct stage with random weights, its outputs made large enough to differ."""
     stage = train.build(config("instruct", small_data, tmp_path_factory.mktemp("none")))
-    weights = nn.unbox(stage.create(jax.random.key(0)))
+    weights = nn.unbox(jax.jit(stage.create)(jax.random.key(0)))
     return stage, weights._replace(params=jax.tree.map(lambda x: 5 * x if x.ndim > 1 else x, weights.params))
 
 
@@ -36,28 +42,25 @@ def windows(small_data):
 
 
 def logits_alone(stage, weights, d, tokens):
-    """Logits of the next token after a dialogue's EEG and ``tokens``, computed alone in a row without padding."""
-    eeg_tokens = d.samples.size // 200
-    row = fill_dialogues([d], RowSize(eeg_tokens, eeg_tokens + len(d.prompt) + len(d.answer), max(1, len(d.answer))))
-    eeg = stack([row["eeg"]])
-    features, _ = stage.encode(weights.extra, eeg)
-    length = eeg_tokens + len(tokens)
-    eeg_index = np.where(np.arange(length) < eeg_tokens, np.arange(length), -1)[None]
-    text = np.concatenate([np.zeros(eeg_tokens, int), tokens])[None]
-    position = np.concatenate([eeg["second"][0], eeg["second"][0, -1] + 1 + np.arange(len(tokens))])[None]
-    intervals = staircase(np.ones_like(position), position, eeg_index < 0)
-    hidden = NeuroLM(stage.model_config).apply(
-        {"params": weights.params},
-        features,
-        eeg["channel"],
-        eeg["second"],
-        eeg_index,
-        text,
-        position,
-        intervals,
-        method="mixed_hidden",
+    """Logits [T, V] after each of the tokens that follow a dialogue's EEG, computed alone in a row without padding."""
+    count = d.samples.size // 200
+    eeg = stack(
+        [fill_dialogues([d], RowSize(count, count + len(d.prompt) + len(d.answer), max(1, len(d.answer))))["eeg"]]
     )
-    return np.asarray(hidden[0, -1] @ weights.params["language"]["output"].T)
+    eeg_index = np.concatenate([np.arange(count), np.full(len(tokens), -1)])[None]
+    text = np.concatenate([np.zeros(count, int), tokens])[None]
+    position = np.concatenate([eeg["second"][0], eeg["second"][0, -1] + 1 + np.arange(len(tokens))])[None]
+    return np.asarray(_alone(stage, weights, eeg, eeg_index, text, position))[count:]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _alone(stage, weights, eeg, eeg_index, text, position):
+    features, _ = stage.encode(weights.extra, eeg)
+    intervals = staircase(jnp.ones_like(position), position, eeg_index < 0)
+    places = eeg["channel"], eeg["second"], eeg_index, text, position
+    model = NeuroLM(stage.model_config)
+    hidden = model.apply({"params": weights.params}, features, *places, intervals, method="mixed_hidden")
+    return hidden[0] @ weights.params["language"]["output"].T
 
 
 def test_packed_scores_equal_each_dialogue_alone(model, windows):
@@ -65,11 +68,8 @@ def test_packed_scores_equal_each_dialogue_alone(model, windows):
     dialogues = [centred(w.task, w.records[i], label) for i in range(2) for w in windows for label in w.task.answers]
     got = answer_log_probabilities(stage, weights, dialogues)
     for d, score in zip(dialogues, got):
-        want, tokens = 0.0, list(d.prompt)
-        for token in d.answer:
-            logits = logits_alone(stage, weights, d, tokens).astype(np.float64)
-            want += logits[token] - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
-            tokens.append(token)
+        logits = logits_alone(stage, weights, d, d.prompt + d.answer).astype(np.float64)[-len(d.answer) - 1 : -1]
+        want = sum(line[token] - logsumexp(line) for line, token in zip(logits, d.answer))
         np.testing.assert_allclose(score, want, rtol=1e-4)
     assert len(set(np.round(got, 3))) > len(got) / 2  # they do differ
 
@@ -95,10 +95,10 @@ def test_generation_equals_the_model_without_padding(model, windows):
     dialogues = [centred(w.task, w.records[0]) for w in windows]
     got = generate(stage, weights, dialogues, tokens=3, batch=2)
     for d, text in zip(dialogues, got):
-        tokens = list(d.prompt)
-        for _ in range(3):
-            logits = logits_alone(stage, weights, d, tokens)[: vocabulary.END_OF_TEXT + 1]
-            tokens.append(int(logits.argmax()))
+        tokens = d.prompt + [0, 0, 0]  # what follows a token does not matter to it
+        for place in range(len(d.prompt), len(tokens)):
+            logits = logits_alone(stage, weights, d, tokens)[place - 1, : vocabulary.END_OF_TEXT + 1]
+            tokens[place] = int(logits.argmax())
         assert text == text_of(tokens[len(d.prompt) :])
 
 
@@ -155,5 +155,5 @@ def test_features_do_not_depend_on_the_batch(model, windows):
     feature, code = encode_windows(alone, stage, weights)
     np.testing.assert_allclose(features[2], feature[0], rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(codes[2], code[0])
-    assert features.shape == (4, 3 * 32) and codes.shape == (4, 3)
+    assert features.shape == (12, 3 * 32) and codes.shape == (12, 3)
     assert dialogue_size(centred(alone.task, alone.records[0]))[0] == 3

@@ -13,6 +13,8 @@ from neurolm_jax.models.neurolm import next_second_targets
 from neurolm_jax.models.tokenizer import Tokenizer, create_state, reconstruction_targets, reverse_gradient
 from neurolm_jax.stages.tokenizer import tokenizer_loss
 
+pytestmark = pytest.mark.xdist_group("models")
+
 CONFIG = TokenizerConfig(EncoderConfig(layers=2, heads=2, width=16), decoder_layers=1, codes=12, code_width=8)
 LENGTH = 32
 

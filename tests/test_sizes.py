@@ -13,6 +13,8 @@ from neurolm_jax.eeg.electrodes import VOCABULARY
 from neurolm_jax.weights import official
 from neurolm_jax.weights.mapping import get
 
+pytestmark = pytest.mark.xdist_group("sizes")
+
 RELEASED = json.loads((pathlib.Path(__file__).parent / "golden" / "official_checkpoints.json").read_text())
 LEVEL = 2 * 768  # rows of the patch embedding that read a patch's level, which the released models lack
 
@@ -75,7 +77,7 @@ def test_every_stage_has_every_size(stage, size):
 
 def test_residual_outputs_start_smaller_with_depth():
     config = tokenizer.get_config("debug")
-    params = nn.unbox(stages.build(config).create(jax.random.key(0))).params
+    params = nn.unbox(jax.jit(stages.build(config).create)(jax.random.key(0))).params
     blocks = params["encoder"]["stack"]["blocks"]
     deviation = blocks["mlp_output"]["kernel"].std(axis=(1, 2)) * jnp.sqrt(2 * jnp.arange(1, 3))
     assert jnp.allclose(deviation, 0.02, rtol=0.1)

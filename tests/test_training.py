@@ -1,3 +1,4 @@
+import functools
 import json
 
 import flax.linen as nn
@@ -14,14 +15,7 @@ from neurolm_jax.stages import restore
 from neurolm_jax.training import checkpoint, metrics, optimizer
 from neurolm_jax.training.mesh import make_mesh
 
-
-@pytest.fixture(scope="module")
-def runs(small_data, tmp_path_factory):
-    """All four stages, trained for a few steps one after the other."""
-    folder = tmp_path_factory.mktemp("runs")
-    for stage in ("language", "tokenizer", "pretrain", "instruct"):
-        train.train(config(stage, small_data, folder), folder / stage)
-    return folder
+pytestmark = pytest.mark.xdist_group("stages")
 
 
 @pytest.mark.parametrize("stage", ["language", "tokenizer", "pretrain", "instruct"])
@@ -100,7 +94,7 @@ def test_inspect_prints_step_and_digest(runs, small_data, capsys):
     assert "step 4\n" in printed
     assert f"digest {checkpoint.digest(checkpoint.read_arrays(runs / 'tokenizer'))}" in printed
     inspect.inspect_shards(small_data / "blink" / "windows" / "test")
-    assert "records 8 in 1 shards" in capsys.readouterr().out
+    assert "records 12 in 1 shards" in capsys.readouterr().out
 
 
 def test_a_finished_run_is_left_alone(runs, small_data, capsys):
@@ -178,14 +172,15 @@ def test_feature_statistics_cover_valid_patches_only(small_data, runs):
 
     c = config("tokenizer", small_data, runs)
     stage = train.build(c)
-    weights = stage.create(jax.random.key(0))
+    weights = jax.jit(stage.create)(jax.random.key(0))
     weights = nn.unbox(weights)
     batch = Steps(stage.sources(True), 1)[0]
-    _, (extra, _) = stage.loss(weights, batch, jax.random.key(0), jnp.zeros(()), train=True)
+    loss = jax.jit(functools.partial(stage.loss, train=True))
+    _, (extra, _) = loss(weights, batch, jax.random.key(0), jnp.zeros(()))
     eeg = batch["eeg"]
     ids = eeg["channel"], eeg["second"], eeg["segment"]
-    model = Tokenizer(stage.model_config)
-    features = model.apply({"params": weights.params}, eeg["patches"], *ids, method="encode").features
+    encode = jax.jit(functools.partial(Tokenizer(stage.model_config).apply, method="encode"))
+    features = encode({"params": weights.params}, eeg["patches"], *ids).features
     valid = np.asarray(features)[eeg["segment"] > 0]
     np.testing.assert_allclose(extra["state"].feature_mean, valid.mean(0), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(extra["state"].feature_variance, valid.var(0), rtol=1e-3, atol=1e-4)

@@ -9,12 +9,12 @@ from neurolm_jax.training import checkpoint
 from neurolm_jax.weights import gpt2
 from neurolm_jax.weights.mapping import write_tensors
 
+pytestmark = pytest.mark.xdist_group("stages")
+
 
 @pytest.fixture(scope="module")
-def language(small_data, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("language")
-    train.train(config("language", small_data, folder, steps=2), folder / "language")
-    return folder / "language"
+def language(runs):
+    return runs / "language"
 
 
 def published(language) -> dict[str, np.ndarray]:

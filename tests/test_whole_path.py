@@ -3,33 +3,29 @@
 import json
 
 import pytest
-from small_data import config
 
-from neurolm_jax import evaluate, report, train
+from neurolm_jax import evaluate, report
 from neurolm_jax.reporting.results import collect
 from neurolm_jax.training import metrics
 
+pytestmark = pytest.mark.xdist_group("stages")
+
 
 @pytest.fixture(scope="module")
-def run(small_data, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    folder.mkdir()
-    (folder / "data").symlink_to(small_data)
-    for stage in ("language", "tokenizer", "pretrain", "instruct"):
-        train.train(config(stage, folder / "data", folder), folder / stage)
-    found = evaluate.evaluate(folder / "instruct", None, None, "test")
-    (folder / "instruct" / "evaluation.json").write_text(json.dumps(found))
-    return folder
+def run(runs):
+    found = evaluate.evaluate(runs / "instruct", None, None, "test")
+    (runs / "instruct" / "evaluation.json").write_text(json.dumps(found))
+    return runs
 
 
 def test_evaluation_reads_every_test_window(run):
     found = json.loads((run / "instruct" / "evaluation.json").read_text())
-    assert {name: task["n_test"] for name, task in found["tasks"].items()} == {"blink": 8, "scp1": 4, "eyes": 4}
+    assert {name: task["n_test"] for name, task in found["tasks"].items()} == {"blink": 12, "scp1": 12, "eyes": 12}
     for task in found["tasks"].values():
         assert sum(map(sum, task["confusion"])) == task["n_test"]
         assert 0 <= task["balanced_accuracy"] <= 1 and 0 <= task["unreadable"] <= 1
     assert 0 < found["codebook"]["used_fraction"] <= 1
-    assert sum(found["codebook"]["counts"]) == 8 * 8 + 4 * 3 + 4 * 14
+    assert sum(found["codebook"]["counts"]) == 12 * 8 + 12 * 3 + 12 * 14
 
 
 def test_one_task_on_validation(run):

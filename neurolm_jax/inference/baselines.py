@@ -35,5 +35,7 @@ def probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray
     from sklearn.preprocessing import StandardScaler
 
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-    search = GridSearchCV(model, {"logisticregression__C": [1e-4, 1e-3, 1e-2, 1e-1, 1]}, scoring="balanced_accuracy")
+    strengths = {"logisticregression__C": [1e-4, 1e-3, 1e-2, 1e-1, 1]}
+    folds = min(5, np.bincount(labels).min())
+    search = GridSearchCV(model, strengths, scoring="balanced_accuracy", cv=folds)
     return search.fit(train, labels).predict_proba(test)
