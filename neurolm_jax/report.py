@@ -41,7 +41,7 @@ def write_page(folder: pathlib.Path, results: dict) -> None:
     for name, task in results["tasks"].items():
         page.add_figure(figures.confusion(name, task), title=f"Answers: {name}", tags=("results",))
     page.add_figure(figures.code_use(results["codebook"]), title="Codebook use", tags=("tokenizer",))
-    caption = "EEG that no stage was trained on, and what the decoders make of its code alone, both z-scored."
+    caption = "EEG that the tokenizer was not trained on, and what the decoders make of its code alone, both z-scored."
     title = "Patches and their reconstruction"
     page.add_figure(figures.reconstruction(_rebuild(folder)), title=title, caption=caption, tags=("tokenizer",))
     for stage in results["stages"]:
