@@ -3,4 +3,4 @@
 set -euo pipefail
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-python -m pytest --numprocesses=2 --dist=loadgroup "$@"
+python -m pytest --numprocesses=2 --dist=loadfile "$@"

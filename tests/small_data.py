@@ -8,6 +8,8 @@ import pathlib
 from neurolm_jax import prepare
 from neurolm_jax.eeg.tasks import NAMES, load_task
 
+# Many tests, in several processes, start the same stage again.
+COMPILATION_CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "compilation"
 KEPT = {"blink": 1, "scp1": 6, "eyes": 6}  # recordings of each label in each split
 WINDOWS = 6  # of a recording
 FOLDERS = {"blink": "Blink", "scp1": "SelfRegulationSCP1", "eyes": "EyesOpenShut"}
@@ -39,7 +41,7 @@ def config(name: str, data: pathlib.Path, runs: pathlib.Path, **fields):
 
     c = importlib.import_module(f"configs.{name}").get_config("debug")
     c.data.root = str(data)
-    c.compilation_cache = str(data.parent / "compilation_cache")  # many tests start the same stage again
+    c.compilation_cache = str(COMPILATION_CACHE)
     c.update(batch_size=2, text_batch_size=2, text_length=16, steps=4, warmup_steps=1, learning_rate=1e-3)
     c.update(log_every=1, evaluate_every=2, checkpoint_every=2)
     if "row_length" in c:

@@ -9,8 +9,6 @@ import mne
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.xdist_group("command_line")
-
 ROOT = pathlib.Path(__file__).parents[1]
 
 

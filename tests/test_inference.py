@@ -24,8 +24,6 @@ from neurolm_jax.inference.windows import LabelledWindows, centred, crops, read_
 from neurolm_jax.models.attention import staircase
 from neurolm_jax.models.neurolm import NeuroLM
 
-pytestmark = pytest.mark.xdist_group("inference")
-
 
 @pytest.fixture(scope="module")
 def model(small_data, tmp_path_factory):

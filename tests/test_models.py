@@ -13,8 +13,6 @@ from neurolm_jax.models.neurolm import next_second_targets
 from neurolm_jax.models.tokenizer import Tokenizer, create_state, reconstruction_targets, reverse_gradient
 from neurolm_jax.stages.tokenizer import tokenizer_loss
 
-pytestmark = pytest.mark.xdist_group("models")
-
 CONFIG = TokenizerConfig(EncoderConfig(layers=2, heads=2, width=16), decoder_layers=1, codes=12, code_width=8)
 LENGTH = 32
 
@@ -44,7 +42,7 @@ def sample(seed, channels, seconds):
 def encode():
     row = row_of()
     ids = row["channel"], row["second"], row["segment"]
-    params = nn.unbox(Tokenizer(CONFIG).init(jax.random.key(0), row["patches"], *ids))["params"]
+    params = nn.unbox(jax.jit(Tokenizer(CONFIG).init)(jax.random.key(0), row["patches"], *ids))["params"]
     params = jax.tree.map(lambda x: 3 * x if x.ndim > 1 else x, params)
     run = jax.jit(lambda row: Tokenizer(CONFIG).apply(
         {"params": params}, row["patches"], row["channel"], row["second"], row["segment"], method="encode"

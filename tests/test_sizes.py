@@ -13,8 +13,6 @@ from neurolm_jax.eeg.electrodes import VOCABULARY
 from neurolm_jax.weights import official
 from neurolm_jax.weights.mapping import get
 
-pytestmark = pytest.mark.xdist_group("sizes")
-
 RELEASED = json.loads((pathlib.Path(__file__).parent / "golden" / "official_checkpoints.json").read_text())
 LEVEL = 2 * 768  # rows of the patch embedding that read a patch's level, which the released models lack
 

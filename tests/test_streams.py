@@ -11,8 +11,6 @@ from neurolm_jax.eeg.records import decode
 from neurolm_jax.eeg.tasks import NAMES, load_task
 from neurolm_jax.errors import UserError
 
-pytestmark = pytest.mark.xdist_group("streams")
-
 SIZE = RowSize(eeg=64, tokens=128, answers=12)
 
 

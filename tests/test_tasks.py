@@ -10,8 +10,6 @@ from neurolm_jax.eeg.tasks import NAMES, load_task
 from neurolm_jax.eeg.tasks.base import read_ts
 from neurolm_jax.errors import UserError
 
-pytestmark = pytest.mark.xdist_group("tasks")
-
 
 @pytest.fixture(scope="module")
 def blink(recordings, tmp_path_factory):

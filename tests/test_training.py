@@ -15,8 +15,6 @@ from neurolm_jax.stages import restore
 from neurolm_jax.training import checkpoint, metrics, optimizer
 from neurolm_jax.training.mesh import make_mesh
 
-pytestmark = pytest.mark.xdist_group("stages")
-
 
 @pytest.mark.parametrize("stage", ["language", "tokenizer", "pretrain", "instruct"])
 def test_every_stage_trains_and_reports(runs, stage):

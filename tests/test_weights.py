@@ -9,8 +9,6 @@ from neurolm_jax.training import checkpoint
 from neurolm_jax.weights import gpt2
 from neurolm_jax.weights.mapping import write_tensors
 
-pytestmark = pytest.mark.xdist_group("stages")
-
 
 @pytest.fixture(scope="module")
 def language(runs):

@@ -8,8 +8,6 @@ from neurolm_jax import evaluate, report
 from neurolm_jax.reporting.results import collect
 from neurolm_jax.training import metrics
 
-pytestmark = pytest.mark.xdist_group("stages")
-
 
 @pytest.fixture(scope="module")
 def run(runs):
