@@ -66,8 +66,8 @@ _STAGES = {
         "evaluate_every": 50,
     },
     "instruct": {
-        "steps": 200,
-        "warmup_steps": 20,
+        "steps": 300,
+        "warmup_steps": 50,
         "batch_size": 16,
         "text_batch_size": 1,
         "text_length": 64,
@@ -75,13 +75,14 @@ _STAGES = {
         "row_length": 128,
         "eeg_length": 48,
         "answer_length": 12,
-        "learning_rate": 3e-3,
+        "learning_rate": 2e-3,
         "final_learning_rate": 1e-4,
+        "beta2": 0.99,
         "checkpoint_every": 100,
         # The settings were chosen on the validation parts; the last fit takes them in, so nothing is left to validate.
         "data": {"splits": ("train", "validation")},
         "evaluate_every": 0,
-        "language": {"dropout": 0.1},
+        "language": {"dropout": 0.0},
         # SCP1's amplifier drifts by tens of microvolts between sessions: answers must not hang on the constant alone.
         "augmentation": {"scale": 0.1, "offset": 20.0},
     },
