@@ -3,11 +3,10 @@
 import json
 import pathlib
 
+from neurolm_jax import stages
 from neurolm_jax.data.shards import read_manifest
 from neurolm_jax.errors import UserError
 from neurolm_jax.training import metrics
-
-STAGES = ("language", "tokenizer", "pretrain", "instruct")
 
 
 def collect(run: pathlib.Path) -> dict:
@@ -20,7 +19,7 @@ def collect(run: pathlib.Path) -> dict:
     if not file.is_file():
         raise UserError(f"{file}: missing; run 'python -m neurolm_jax.evaluate --checkpoint {run / 'instruct'}'")
     evaluation = json.loads(file.read_text())
-    lines = {stage: metrics.read(run / stage) for stage in STAGES}
+    lines = {stage: metrics.read(run / stage) for stage in stages.NAMES}
     seconds = {
         "prepare": sum(_prepared(folder) for folder in (run / "data").iterdir()),
         **{stage: max((line.get("seconds", 0) for line in found), default=0) for stage, found in lines.items()},
