@@ -12,6 +12,7 @@ import time
 
 from neurolm_jax.command import argument_parser, run
 from neurolm_jax.errors import UserError
+from neurolm_jax.outputs import appearing_file
 
 
 def main() -> None:
@@ -28,9 +29,8 @@ def main() -> None:
     tasks = arguments.tasks.split(",") if arguments.tasks else None
     found = evaluate(arguments.checkpoint, arguments.data, tasks, arguments.split, arguments.quick)
     name = "evaluation.json" if arguments.split == "test" else f"evaluation_{arguments.split}.json"
-    temporary = arguments.checkpoint / f".{name}.unfinished"
-    temporary.write_text(json.dumps(found, indent=1))
-    temporary.rename(arguments.checkpoint / name)
+    with appearing_file(arguments.checkpoint / name) as file:
+        file.write_text(json.dumps(found, indent=1))
     print_results(found["tasks"], found["codebook"], f"{arguments.checkpoint}, {arguments.split} part")
 
 
@@ -46,7 +46,7 @@ def evaluate(workdir, data: str | None, names: list[str] | None, split: str, qui
     from neurolm_jax.training.mesh import make_mesh
 
     begin = time.perf_counter()
-    stage, weights = restore_stage(workdir, make_mesh({"data": -1, "fsdp": 1, "tensor": 1}))
+    stage, weights = restore_stage(workdir, make_mesh())
     config = stage.config
     if config.stage != "instruct":
         raise UserError(f"{workdir}: a checkpoint of stage {config.stage}; only instruct answers questions")

@@ -21,6 +21,7 @@ from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, content_hash, pre
 from neurolm_jax.eeg.records import Record, encode
 from neurolm_jax.eeg.tasks import NAMES, Recording, Task, load_task
 from neurolm_jax.errors import UserError
+from neurolm_jax.outputs import appearing_folder
 
 PIECE = 256  # seconds of a recording in one record
 SUFFIXES = (".edf", ".bdf", ".gdf", ".vhdr", ".set", ".fif", ".fif.gz", ".cnt", ".mff", ".nxe", ".lay")
@@ -70,7 +71,7 @@ def prepare_task(task: Task, path: pathlib.Path, out: pathlib.Path) -> None:
     begin = time.perf_counter()
     settings = task.preprocessing
     prepared = list(_progress(_prepare_recordings(task.recordings(path), settings), "recordings"))
-    with shards.appearing(out) as folder:
+    with appearing_folder(out) as folder:
         for split in ("train", "validation", "test"):
             part = [p for p in prepared if p.recording.split == split]
             _write_eeg(folder / "windows" / split, "task", split, task.name, settings, part, _windows, begin)
@@ -92,7 +93,7 @@ def prepare_text(inputs: Iterable[pathlib.Path], out: pathlib.Path) -> None:
 
     blocks = list(text.blocks(texts()))
     inputs = [str(path) for path in inputs]
-    with shards.appearing(out) as folder:
+    with appearing_folder(out) as folder:
         for split in ("train", "validation"):
             part = [b for i, b in enumerate(blocks, start=1) if (i % text.VALIDATION == 0) == (split == "validation")]
             seconds = time.perf_counter() - begin

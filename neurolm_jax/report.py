@@ -10,6 +10,7 @@ import json
 import pathlib
 
 from neurolm_jax.command import argument_parser, run
+from neurolm_jax.outputs import appearing_file
 
 
 def main() -> None:
@@ -22,9 +23,8 @@ def main() -> None:
 
     results = collect(folder)
     write_page(folder, results)
-    temporary = folder / ".results.json.unfinished"
-    temporary.write_text(json.dumps(results, indent=1))
-    temporary.rename(folder / "results.json")
+    with appearing_file(folder / "results.json") as file:
+        file.write_text(json.dumps(results, indent=1))
     print_results(results["tasks"], results["codebook"], f"{folder}, seed {results['seed']}")
     print(f"{results['seconds']:.0f} s in all; {folder / 'report.html'}, {folder / 'results.json'}")
 
@@ -47,9 +47,8 @@ def write_page(folder: pathlib.Path, results: dict) -> None:
     for stage in results["stages"]:
         if lines := metrics.read(folder / stage):
             page.add_figure(figures.losses(stage, lines), title=f"Losses: {stage}", tags=("losses",))
-    temporary = folder / ".report.unfinished.html"
-    page.save(temporary, open_browser=False, overwrite=True, verbose="error")
-    temporary.rename(folder / "report.html")
+    with appearing_file(folder / "report.html") as file:
+        page.save(file, open_browser=False, overwrite=True, verbose="error")
 
 
 def _results_html(results):
@@ -79,7 +78,7 @@ def _rebuild(folder):
     from neurolm_jax.stages.restore import restore_stage
     from neurolm_jax.training.mesh import make_mesh
 
-    stage, weights = restore_stage(folder / "tokenizer", make_mesh({"data": -1, "fsdp": 1, "tensor": 1}))
+    stage, weights = restore_stage(folder / "tokenizer", make_mesh())
     rows, _ = stage.sources(train=False)["eeg"]
     eeg = stack([rows[i] for i in range(len(rows))])
     ids = eeg["channel"], eeg["second"], eeg["segment"]

@@ -36,7 +36,7 @@ def train(config, workdir: pathlib.Path) -> None:
 
     # What is needed is looked at before anything is made.
     configuration.use_compilation_cache(config)
-    mesh = meshes.make_mesh(config.mesh)
+    mesh = meshes.make_mesh(**config.mesh)
     stage = build(config)
     process = jax.process_index(), jax.process_count()
     sources, held_out = stage.sources(train=True), stage.sources(train=False)

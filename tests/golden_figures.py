@@ -56,7 +56,7 @@ class Golden:
         rows = jnp.zeros((1, 1), jnp.int32)
         like = shapes(Tokenizer(self.tokenizer), jnp.zeros((1, 1, 200)), rows, rows, rows)
         self.tokenizer_entries = official.tokenizer_entries()
-        self.tokenizer_params = jnp_tree(read_tree(self.tokenizer_entries, self.tensors, like, name))
+        self.tokenizer_params = jnp_tree(read_tree(self.tokenizer_entries, self.tensors, like, name, (".*",)))
         codebook = Codebook(
             jnp.array(self.tensors["VQ.quantize.embedding.weight"]),
             jnp.array(self.tensors["VQ.quantize.cluster_size"]),

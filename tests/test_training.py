@@ -36,7 +36,7 @@ def test_every_stage_trains_and_reports(runs, stage):
 
 
 def test_later_stages_hold_what_earlier_ones_left(runs):
-    mesh = make_mesh({"data": -1, "fsdp": 1, "tensor": 1})
+    mesh = make_mesh()
     language, tokenizer, pretrain, instruct = (
         restore.restore_weights(runs / s, mesh) for s in ("language", "tokenizer", "pretrain", "instruct")
     )
@@ -147,7 +147,7 @@ def test_fields_are_checked_before_anything_is_made(small_data, runs, tmp_path):
 
 
 def test_weight_decay_spares_vectors(runs):
-    stage, weights = restore.restore_stage(runs / "instruct", make_mesh({"data": -1, "fsdp": 1, "tensor": 1}))
+    stage, weights = restore.restore_stage(runs / "instruct", make_mesh())
     for path, decays in jax.tree_util.tree_leaves_with_path(optimizer.decayed(weights.params)):
         name = jax.tree_util.keystr(path)
         assert decays == any(word in name for word in ("kernel", "table", "['output']")), name

@@ -60,5 +60,5 @@ def test_faults_of_a_gpt2_file_are_all_named(language, small_data, tmp_path):
     with pytest.raises(UserError, match="not a safetensors file"):
         train.train(c, tmp_path / "w")
     c.initial.gpt2 = str(tmp_path / "none")
-    with pytest.raises(UserError, match="no such GPT-2 file"):
+    with pytest.raises(UserError, match="no such file of weights"):
         train.train(c, tmp_path / "w")

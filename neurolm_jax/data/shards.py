@@ -4,15 +4,14 @@ A folder of shards appears whole, by rename, or not at all. The manifest says wh
 planned without reading a record, and what became of every input.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import pathlib
-import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from neurolm_jax.errors import UserError
+from neurolm_jax.outputs import appearing_folder
 
 FORMAT = 1
 RECORDS_PER_SHARD = 4096
@@ -34,7 +33,7 @@ def write(path: pathlib.Path, records: Iterable[tuple[bytes, dict]], manifest: d
       records: bytes of each record, and its entry of the manifest's index (lengths, label ...), all with the same keys.
       manifest: its other fields.
     """
-    with appearing(path) as folder:
+    with appearing_folder(path) as folder:
         shards, index, digest = [], {}, hashlib.sha256()
         for i, part in enumerate(_parts(records)):
             file = folder / f"shard-{i:05d}.array_record"
@@ -120,22 +119,6 @@ class _Source:
                 return file
             index -= count
         raise IndexError(index)
-
-
-@contextlib.contextmanager
-def appearing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A temporary folder that becomes ``path`` when the block ends well and vanishes when it does not."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.unfinished")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _parts(records):

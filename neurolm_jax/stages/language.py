@@ -26,7 +26,7 @@ class LanguageStage(Stage):
     def inherit(self, weights, restore):
         if not self.config.initial.gpt2:
             return weights
-        return weights._replace(params=gpt2.load(self.config.initial.gpt2, self.model_config, weights.params))
+        return weights._replace(params=gpt2.load(self.config.initial.gpt2, weights.params))
 
     def loss(self, weights, batch, rng, progress, train):
         model, variables = LanguageModel(self.model_config), {"params": weights.params}

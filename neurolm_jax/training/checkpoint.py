@@ -39,9 +39,25 @@ def save(checkpoints: ocp.CheckpointManager, step: int, state: TrainState, confi
     return checkpoints.save(step, args=items, force=force)
 
 
+def save_weights(workdir: str | pathlib.Path, weights, config: ConfigDict) -> None:
+    """Weights from elsewhere as the checkpoint of step 0, without an optimizer's moments."""
+    items = ocp.args.Composite(
+        weights=ocp.args.StandardSave(weights), meta=ocp.args.JsonSave({"config": config.to_dict(), "step": 0})
+    )
+    with manager(workdir) as checkpoints:
+        checkpoints.save(0, args=items, force=True)
+        checkpoints.wait_until_finished()
+
+
 def restore(workdir: str | pathlib.Path, abstract: TrainState) -> TrainState:
-    """The newest state, placed as ``abstract`` says."""
+    """The newest state, placed as ``abstract`` says.
+
+    Raises:
+      UserError: weights were put there by ``save_weights``; a run starts from them, but does not go on with them.
+    """
     step = newest_step(workdir)
+    if not (folder(workdir) / str(step) / "optimizer").is_dir():
+        raise UserError(f"{workdir}: holds converted weights; give another workdir and name this one in config.initial")
     items = ocp.args.Composite(
         weights=ocp.args.StandardRestore(abstract.weights),
         optimizer=ocp.args.StandardRestore(abstract.optimizer),

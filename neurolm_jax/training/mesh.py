@@ -20,14 +20,14 @@ RULES = {
 BATCH = PartitionSpec(("data", "fsdp"))
 
 
-def make_mesh(sizes: dict[str, int]) -> Mesh:
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     """A mesh of all devices; one axis may be -1, which takes what the others leave.
 
     Raises:
       UserError: the sizes do not multiply to the number of devices.
     """
     devices = jax.device_count()
-    shape = [sizes[axis] for axis in AXES]
+    shape = [data, fsdp, tensor]
     if shape.count(-1) == 1 and devices % -math.prod(shape) == 0:
         shape[shape.index(-1)] = devices // -math.prod(shape)
     if min(shape) < 1 or math.prod(shape) != devices:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from neurolm_jax.models.quantizer import used_and_perplexity
+from neurolm_jax.outputs import appearing_file
 
 
 class Writer:
@@ -20,9 +21,8 @@ class Writer:
         self._file = workdir / "metrics.jsonl"
         kept = [line for line in read(workdir) if line["step"] <= step]
         self.seconds = max((line["seconds"] for line in kept), default=0.0)  # that earlier starts of this run took
-        temporary = self._file.with_suffix(".unfinished")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        temporary.rename(self._file)
+        with appearing_file(self._file) as file:
+            file.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:

@@ -1,14 +1,16 @@
-"""GPT-2 weights as Hugging Face publishes them (``model.safetensors``)."""
+"""GPT-2 weights as Hugging Face publishes them."""
 
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
 from neurolm_jax.errors import UserError
-from neurolm_jax.models.config import LanguageModelConfig
-from neurolm_jax.weights.mapping import SAME, Entry, Layout, read_tree
+from neurolm_jax.weights import files
+from neurolm_jax.weights.mapping import SAME, Entry, Layout, count_layers, dimension, read_tree, write_tensors
 
 TOKENS = 50257  # before [SEP] and the padding of our vocabulary
+HEAD_WIDTH = 64
 
 
 def block_entries(prefix: str, path: str, kernel: Layout, use_bias: bool = True) -> list[Entry]:
@@ -36,31 +38,53 @@ ENTRIES = [
 ]
 
 
-def load(path: str | pathlib.Path, config: LanguageModelConfig, like: dict) -> dict:
-    """Parameters of ``LanguageModel`` (tied embeddings) from a GPT-2 ``.safetensors`` file or its folder.
+# Hugging Face's files may hold the causal mask, and the embedding a second time as the output layer.
+UNREAD = (r"h\.\d+\.attn\.(masked_)?bias", r"lm_head\.weight")
 
-    The embedding's rows past GPT-2's vocabulary, which published files lack, are set to the mean of the others.
+
+def load(path: str | pathlib.Path, like: dict) -> dict:
+    """Parameters of ``LanguageModel`` (tied embeddings) from a GPT-2 file or its folder.
 
     Args:
       like: tree of the wanted shapes.
 
     Raises:
-      UserError: no such file, or tensors missing or of other shapes (all are named).
+      UserError: no such file, or tensors missing, surplus or of other shapes (all are named).
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    tensors = read(path)
+    return read_tree(ENTRIES, widened(tensors, like["token_embedding"]["table"].shape[0]), like, str(path), UNREAD)
 
-    path = pathlib.Path(path)
-    path = path / "model.safetensors" if path.is_dir() else path
-    if not path.is_file():
-        raise UserError(f"{path}: no such GPT-2 file; give a .safetensors file or the folder of model.safetensors")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path}: not a safetensors file ({error})") from error
-    tensors = {name.removeprefix("transformer."): np.float32(tensor) for name, tensor in tensors.items()}
+
+def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+    """The tensors of a GPT-2 file or folder, without the prefix that some files have."""
+    tensors = {name.removeprefix("transformer."): tensor for name, tensor in files.read(path)[0].items()}
+    output, table = tensors.get("lm_head.weight"), tensors.get("wte.weight")
+    if output is not None and table is not None and not np.array_equal(output, table):
+        raise UserError(f"{path}: lm_head.weight is not wte.weight; GPT-2's output layer is its token embedding")
+    return tensors
+
+
+def sizes(tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Fields of ``LanguageModelConfig`` that the shapes tell; a head of GPT-2 is 64 wide in every size."""
+    width = dimension(tensors, ("wpe.weight", 1), ("ln_f.weight", 0), ("h.0.ln_1.weight", 0), default=768)
+    return {
+        "layers": count_layers(tensors, "h."),
+        "heads": max(1, width // HEAD_WIDTH),
+        "width": width,
+        "positions": dimension(tensors, ("wpe.weight", 0), default=1024),
+    }
+
+
+def widened(tensors: Mapping[str, np.ndarray], vocabulary: int) -> dict[str, np.ndarray]:
+    """GPT-2's embedding with rows for [SEP] and the padding of our vocabulary, each the mean of the others."""
     table = tensors.get("wte.weight")
-    if table is not None and len(table) == TOKENS:
-        rows = np.broadcast_to(table.mean(0), (config.vocabulary - TOKENS, table.shape[1]))
-        tensors["wte.weight"] = np.concatenate([table, rows])
-    return read_tree(ENTRIES, tensors, like, str(path))
+    if table is None or len(table) != TOKENS:
+        return dict(tensors)
+    rows = np.broadcast_to(table.mean(0), (vocabulary - TOKENS, *table.shape[1:]))
+    return {**tensors, "wte.weight": np.concatenate([table, rows])}
+
+
+def published(params: dict) -> dict[str, np.ndarray]:
+    """The tensors as Hugging Face publishes them: GPT-2's own rows of the embedding only."""
+    tensors = write_tensors(ENTRIES, params)
+    return {**tensors, "wte.weight": np.ascontiguousarray(tensors["wte.weight"][:TOKENS])}

@@ -3,8 +3,10 @@
 A table is a list of ``Entry``. A name with ``{}`` stands for one tensor a layer; ours are stacked on a leading axis.
 """
 
+import collections
 import dataclasses
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
@@ -20,6 +22,7 @@ class Layout:
 
 
 SAME = Layout(lambda x: x, lambda x: x)
+FLAG = Layout(lambda x: x.reshape(()) > 0, lambda x: np.float32(x).reshape(1))  # [1] <-> bool []
 TRANSPOSED = Layout(np.transpose, np.transpose)  # torch Linear [out, in] <-> ours [in, out]
 
 
@@ -43,38 +46,63 @@ class Entry:
     layout: Layout = SAME
 
 
-def read_tree(table: list[Entry], tensors: Mapping[str, np.ndarray], like: dict, source: str) -> dict:
+def under(path: str, table: list[Entry]) -> list[Entry]:
+    """The same table for a tree that lies under ``path`` of a larger one."""
+    return [dataclasses.replace(entry, path=f"{path}/{entry.path}") for entry in table]
+
+
+def read_tree(
+    table: list[Entry], tensors: Mapping[str, np.ndarray], like: dict, source: str, unread: Collection[str] = ()
+) -> dict:
     """Our parameters from foreign tensors, checked against the shapes of ``like`` (a tree of arrays or shapes).
 
+    Args:
+      unread: regular expressions of names that may be there beside the table's.
+
     Raises:
-      UserError: naming every tensor that is missing or has another shape.
+      UserError: naming every tensor that is missing, has another shape, or has no place.
     """
     tree: dict = {}
     problems = []
+    placed = set()
     for entry in table:
         want = tuple(get(like, entry.path).shape)
         names = [entry.name.format(i) for i in range(want[0])] if "{}" in entry.name else [entry.name]
-        absent = [name for name in names if name not in tensors]
-        problems += [f"{name} is missing" for name in absent]
-        if absent:
-            continue
-        arrays = [np.asarray(tensors[name]) for name in names]
+        placed |= set(names)
         one = want[1:] if "{}" in entry.name else want
-        try:
-            ours = [entry.layout.read(array) for array in arrays]
-        except (IndexError, ValueError):  # another rank than the layout knows
-            ours = arrays
-        wrong = [
-            f"{name} has shape {a.shape}, which does not give {one}"
-            for name, a, o in zip(names, arrays, ours)
-            if o.shape != one
-        ]
-        problems += wrong
-        if not wrong:
+        ours = []
+        for name in names:
+            if name not in tensors:
+                problems.append(f"{name} is missing")
+                continue
+            array = np.asarray(tensors[name])
+            try:
+                read = entry.layout.read(array)
+            except (IndexError, ValueError):  # another rank than the layout knows
+                read = None
+            if read is None or read.shape != one:
+                problems.append(f"{name} has shape {array.shape}, which does not give {one}")
+            else:
+                ours.append(read)
+        if len(ours) == len(names):
             put(tree, entry.path, np.stack(ours) if "{}" in entry.name else ours[0])
+    surplus = [name for name in tensors if name not in placed and not any(re.fullmatch(u, name) for u in unread)]
+    problems += [f"{name} has no place" for name in surplus]
     if problems:
         raise UserError(f"{source}: {'; '.join(problems)}")
     return tree
+
+
+def dimension(tensors: Mapping[str, np.ndarray], *places: tuple[str, int], default: int) -> int:
+    """The size that most of some places (name, axis) have, so that one ill-shaped tensor does not speak for all."""
+    sizes = [tensors[name].shape[axis] for name, axis in places if name in tensors and tensors[name].ndim > axis]
+    return collections.Counter(sizes).most_common(1)[0][0] if sizes else default
+
+
+def count_layers(tensors: Collection[str], prefix: str) -> int:
+    """Layers named ``{prefix}{number}.``: one more than the highest number."""
+    numbers = [re.match(re.escape(prefix) + r"(\d+)\.", name) for name in tensors]
+    return max((int(found[1]) + 1 for found in numbers if found), default=0)
 
 
 def write_tensors(table: list[Entry], tree: dict) -> dict[str, np.ndarray]:

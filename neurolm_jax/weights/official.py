@@ -1,7 +1,26 @@
 """Tensor names of the released NeuroLM checkpoints (``VQ.pt``, ``NeuroLM-{B,L,XL}.pt``)."""
 
 from neurolm_jax.weights.gpt2 import block_entries
-from neurolm_jax.weights.mapping import TRANSPOSED, Entry, convolution
+from neurolm_jax.weights.mapping import FLAG, TRANSPOSED, Entry, convolution, under
+
+# Held by every released tokenizer and read by no computation: what k-means left behind.
+UNUSED = ("VQ.quantize.embedding.cluster_size", "VQ.quantize.embedding.embed_avg")
+
+
+def vq_entries() -> list[Entry]:
+    """``VQ.pt`` as a tree: params, codebook, and the text embedding it was aligned with."""
+    return [
+        *under("params", tokenizer_entries()),
+        Entry("VQ.quantize.embedding.weight", "codebook/vectors"),
+        Entry("VQ.quantize.cluster_size", "codebook/usage"),
+        Entry("VQ.quantize.embedding.initted", "codebook/initialised", FLAG),
+        Entry("wte.weight", "text"),
+    ]
+
+
+def checkpoint_entries(projected: bool) -> list[Entry]:
+    """``NeuroLM-{B,L,XL}.pt`` as a tree: params, and the frozen encoder."""
+    return [*under("params", neurolm_entries(projected)), *under("encoder", encoder_entries("tokenizer."))]
 
 
 def tokenizer_entries(prefix: str = "VQ.") -> list[Entry]:
