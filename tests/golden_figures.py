@@ -3,11 +3,11 @@
 import json
 import os
 import pathlib
-import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from named_tensors import tensor
 
 from neurolm_jax.eeg.electrodes import VOCABULARY
 from neurolm_jax.models.config import EncoderConfig, LanguageModelConfig, NeuroLMConfig, TokenizerConfig
@@ -18,7 +18,6 @@ from neurolm_jax.weights import official
 from neurolm_jax.weights.mapping import Entry, read_tree
 
 FOLDER = pathlib.Path(os.environ.get("NEUROLM_GOLDEN", pathlib.Path(__file__).parent / "golden"))
-ONES = tuple(f"{n}.weight" for n in ("ln_1", "ln_2", "ln_f", "norm", "fc_norm", "norm1", "norm2", "norm3"))
 
 
 def names(kind: str) -> list[str]:
@@ -102,20 +101,6 @@ class Golden:
             ids["second"][i, :count] = np.repeat(np.arange(seconds), len(channels))
             ids["segment"][i, :count] = 1
         return {"patches": patches} | ids
-
-
-def tensor(name: str, shape: list[int], seed: int) -> np.ndarray:
-    rng = np.random.default_rng(zlib.crc32(name.encode()) + seed)
-    a = rng.standard_normal(shape).astype(np.float32) * np.float32(0.05)
-    if name.endswith(ONES):
-        return 1 + a
-    if name.endswith("cluster_size"):
-        return np.abs(a)
-    if name.endswith("embedding.weight"):
-        return a / np.linalg.norm(a, axis=1, keepdims=True)
-    if name.endswith("embedding.embed_avg"):
-        return np.zeros_like(a)
-    return np.ones_like(a) if name.endswith("initted") else a
 
 
 def gradient_of(tree: dict, entries: list[Entry]) -> dict[str, np.ndarray]:

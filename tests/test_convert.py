@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_figures import Golden, names, tensor
+from golden_figures import Golden, names
+from named_tensors import tensor
 from safetensors.numpy import save_file
 from small_data import config
 
