@@ -20,6 +20,7 @@ def base(stage: str) -> ConfigDict:
     c.batch_size = 64  # rows of EEG or dialogues, over all devices
     c.text_batch_size = 16  # rows of plain text beside them
     c.text_length = 1024  # tokens in a row of text
+    c.accumulation = 1  # parts of a batch that go through the model one after another, to save memory
 
     c.learning_rate = 5e-5  # at the end of warm-up
     c.final_learning_rate = 1e-5  # at the last step
@@ -63,7 +64,8 @@ def check(c: ConfigDict) -> None:
     Raises:
       UserError: naming the field.
     """
-    counts = "batch_size text_batch_size text_length checkpoint_every keep_checkpoints validation_batches log_every"
+    counts = "batch_size text_batch_size text_length accumulation"
+    counts += " checkpoint_every keep_checkpoints validation_batches log_every"
     for name in counts.split():
         if c[name] < 1:
             raise UserError(f"config.{name}: must be 1 or more, not {c[name]}")

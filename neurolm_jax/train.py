@@ -32,7 +32,7 @@ def train(config, workdir: pathlib.Path) -> None:
     from neurolm_jax.stages.restore import restore_weights
     from neurolm_jax.training import checkpoint, metrics
     from neurolm_jax.training import mesh as meshes
-    from neurolm_jax.training.state import abstract_state, create_state, make_train_step, make_validation_step
+    from neurolm_jax.training.state import abstract_state, create_state, make_train_step, make_validation_step, prepare
 
     # What is needed is looked at before anything is made.
     configuration.use_compilation_cache(config)
@@ -41,8 +41,9 @@ def train(config, workdir: pathlib.Path) -> None:
     process = jax.process_index(), jax.process_count()
     sources, held_out = stage.sources(train=True), stage.sources(train=False)
     for name, (_, size) in sources.items():
-        if size % meshes.batch_parts(mesh):
-            raise UserError(f"{name}: a batch of {size} rows does not split into {meshes.batch_parts(mesh)} parts")
+        parts = meshes.batch_parts(mesh) * config.accumulation
+        if size % parts:
+            raise UserError(f"{name}: a batch of {size} rows does not split into {parts} parts")
     steps = streams.Steps(sources, config.steps, *process)
     rows, size = next(iter(held_out.values()))
     validation = streams.Steps(held_out, min(max(1, len(rows) // size), config.validation_batches), *process)
@@ -69,14 +70,17 @@ def train(config, workdir: pathlib.Path) -> None:
                 waiting = time.perf_counter()
                 batch = next(batches)
                 clock.batch(time.perf_counter() - waiting, metrics.count_tokens(batch))
-                state, measured = train_step(state, meshes.put_batch(mesh, batch), rng)
+                batch = meshes.put_batch(mesh, batch)
+                if step == 1:
+                    state = prepare(stage, state, batch, rng)
+                state, measured = train_step(state, batch, rng)
 
                 last = step == config.steps
                 validates = config.evaluate_every and (last or step % config.evaluate_every == 0)
                 if step % config.log_every == 0 or step == 1 or validates:
                     found = metrics.scalars(measured) | clock.read()
                     if validates:
-                        found |= _validate(validation_step, state.weights, validation, mesh)
+                        found |= _validate(stage, validation_step, state.weights, validation, mesh)
                     writer.write(step, found | {"seconds": writer.seconds + time.perf_counter() - begin})
                     bar.set_postfix_str(f"loss {found['loss']:.3f}, {found['tokens_per_second']:,.0f} tokens/s")
                 checkpoint.save(checkpoints, step, state, config, force=last)
@@ -95,13 +99,16 @@ def build(config):
         raise UserError(f"config: {error}") from error
 
 
-def _validate(validation_step, weights, validation, mesh):
+def _validate(stage, validation_step, weights, validation, mesh):
     """Metrics over the validation part, named ``validation_*``."""
     from neurolm_jax.training import metrics
+    from neurolm_jax.training.gradients import weighted
     from neurolm_jax.training.mesh import put_batch
 
     found = [validation_step(weights, put_batch(mesh, validation[i])) for i in range(len(validation))]
-    return {f"validation_{key}": value for key, value in metrics.mean(found).items()}
+    losses, others = metrics.total(found)
+    scalars = metrics.scalars(losses | others | {"loss": weighted(stage, losses)})
+    return {f"validation_{key}": value for key, value in scalars.items()}
 
 
 def _progress(config, start):

@@ -19,7 +19,7 @@ from neurolm_jax.models.neurolm import NeuroLM, next_second_targets
 from neurolm_jax.models.tokenizer import Tokenizer
 from neurolm_jax.stages.language import text_loss
 from neurolm_jax.stages.restore import restore_stage
-from neurolm_jax.stages.tokenizer import tokenizer_loss
+from neurolm_jax.stages.tokenizer import learn, tokenizer_terms
 from neurolm_jax.training.mesh import make_mesh
 from neurolm_jax.weights import files, official
 from neurolm_jax.weights.mapping import write_tensors
@@ -111,13 +111,13 @@ def test_tokenizer(workdirs, description, figures, eeg):
     def loss(params):
         text = weights.extra["text"][figures["text_ids"][:, :-1]]
         strength = jnp.float32(description["config"]["alpha"])
-        return tokenizer_loss(
-            stage.model_config, params, weights.extra["state"], eeg, text, strength, jax.random.key(0), train=True
-        )
+        terms = tokenizer_terms(stage.model_config, params, weights.extra["state"], eeg, text, strength)
+        return sum(term.value for term in terms.losses.values()), terms
 
-    (_, (state, metrics)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(weights.params)
+    (_, (losses, _, observed)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(weights.params)
+    state, _ = learn(stage.model_config, weights.extra["state"], observed, jax.random.key(0))
     for name in ("frequency", "raw", "quantizer", "domain_eeg", "domain_text"):
-        close(metrics[f"{name}_loss"], figures[f"{name}_loss"])
+        close(losses[f"{name}_loss"].value, figures[f"{name}_loss"])
     close(state.codebook.vectors[figures["used"]], figures["codebook_after"])
     close(state.codebook.usage[figures["used"]], figures["usage_after"])
     compare_norms(write_tensors(official.tokenizer_entries(), gradients), figures, "gradnorm/")
@@ -142,11 +142,11 @@ def test_neurolm(workdirs, description, figures, eeg):
     hidden = model.apply(variables, features, eeg["channel"], eeg["second"], intervals, method="eeg_hidden")
     close(hidden[:, ::7] @ classes[::97].T, figures["eeg_logits"])
     loss, accuracy = chunked_cross_entropy(hidden.reshape(-1, hidden.shape[-1]), classes, targets.reshape(-1))
-    close(loss, figures["eeg_loss"])
-    close(accuracy, figures["eeg_accuracy"])
+    close(loss.value, figures["eeg_loss"])
+    close(accuracy.value, figures["eeg_accuracy"])
     text = jnp.array(figures["text_ids"], jnp.int32)
     loss, _ = text_loss(model, variables, classes, text, jax.random.key(0), train=False, method="text_hidden")
-    close(loss, figures["text_loss"])
+    close(loss.value, figures["text_loss"])
 
     def mixed(params, sample, words):
         """Hidden states [1, len(words), W] of words after a sample's EEG."""
@@ -168,7 +168,7 @@ def test_neurolm(workdirs, description, figures, eeg):
         for i in range(len(text)):
             hidden = mixed(params, i, text[i, :-1])[0]
             targets = jnp.where(jnp.arange(len(hidden)) >= prompt, text[i, 1:], -1)
-            losses.append(chunked_cross_entropy(hidden, params["language"]["output"], targets)[0])
+            losses.append(chunked_cross_entropy(hidden, params["language"]["output"], targets)[0].value)
         return sum(losses) / len(losses)
 
     total, gradients = jax.jit(jax.value_and_grad(answer_loss))(weights.params)

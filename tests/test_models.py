@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from neurolm_jax.models.config import EncoderConfig, TokenizerConfig
 from neurolm_jax.models.neurolm import next_second_targets
 from neurolm_jax.models.tokenizer import Tokenizer, create_state, reconstruction_targets, reverse_gradient
-from neurolm_jax.stages.tokenizer import tokenizer_loss
+from neurolm_jax.stages.tokenizer import learn, tokenizer_terms
 
 CONFIG = TokenizerConfig(EncoderConfig(layers=2, heads=2, width=16), decoder_layers=1, codes=12, code_width=8)
 LENGTH = 32
@@ -110,14 +110,16 @@ def test_losses_and_gradients_are_finite(encode, kind):
 
 @jax.jit
 def training_step(params, row):
-    """Loss, its state and metrics, and all gradients."""
+    """Loss, its terms, all gradients, and the state after the step."""
     state = create_state(CONFIG, jax.random.key(1))
     text = jnp.zeros((1, 4, 16))
 
     def loss(params):
-        return tokenizer_loss(CONFIG, params, state, row, text, jnp.ones(()), jax.random.key(2), train=True)
+        terms = tokenizer_terms(CONFIG, params, state, row, text, jnp.ones(()))
+        return sum(term.value for term in terms.losses.values()), terms
 
-    return jax.value_and_grad(loss, has_aux=True)(params)
+    (total, terms), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+    return total, terms, gradients, learn(CONFIG, state, terms.observed, jax.random.key(2))
 
 
 def test_targets_are_z_scores_of_each_segment():

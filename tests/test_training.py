@@ -3,7 +3,6 @@ import json
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_data import config
@@ -173,8 +172,7 @@ def test_feature_statistics_cover_valid_patches_only(small_data, runs):
     weights = jax.jit(stage.create)(jax.random.key(0))
     weights = nn.unbox(weights)
     batch = Steps(stage.sources(True), 1)[0]
-    loss = jax.jit(functools.partial(stage.loss, train=True))
-    _, (extra, _) = loss(weights, batch, jax.random.key(0), jnp.zeros(()))
+    extra = jax.jit(stage.prepare)(weights, batch, jax.random.key(0)).extra
     eeg = batch["eeg"]
     ids = eeg["channel"], eeg["second"], eeg["segment"]
     encode = jax.jit(functools.partial(Tokenizer(stage.model_config).apply, method="encode"))

@@ -1,4 +1,6 @@
-"""Cross-entropy over a large vocabulary without the logits of a whole batch in memory."""
+"""Means over valid places, and cross-entropy over a large vocabulary without a whole batch's logits in memory."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -7,19 +9,36 @@ NO_TARGET = -1
 CHUNK = 256  # positions whose logits exist at one time
 
 
+class Mean(NamedTuple):
+    """A mean as its sum and the number of places it is over, so that a batch's parts add up to the whole batch."""
+
+    sum: jax.Array
+    count: jax.Array
+
+    @property
+    def value(self) -> jax.Array:
+        """0 where there is no place at all."""
+        return self.sum / jnp.maximum(self.count, 1)
+
+
+def masked_mean(x: jax.Array, valid: jax.Array) -> Mean:
+    """x and valid of one shape."""
+    return Mean(jnp.where(valid, x, 0).sum(), valid.sum())
+
+
 def chunked_cross_entropy(
     hidden: jax.Array,  # [N, W]
     classes: jax.Array,  # [V, W]
     targets: jax.Array,  # [N], -1 for none
-) -> tuple[jax.Array, jax.Array]:
-    """Mean cross-entropy and accuracy over the positions that have a target.
+) -> tuple[Mean, Mean]:
+    """Cross-entropy and accuracy over the positions that have a target.
 
     Where a gradient is wanted it is made together with the loss, chunk by chunk, so that logits are computed once and
     kept never.
     """
     loss, correct = _summed(hidden, classes, targets)
-    total = jnp.maximum((targets != NO_TARGET).sum(), 1)
-    return loss / total, correct / total
+    count = (targets != NO_TARGET).sum()
+    return Mean(loss, count), Mean(correct, count)
 
 
 def target_log_probabilities(hidden: jax.Array, classes: jax.Array, targets: jax.Array) -> jax.Array:

@@ -21,7 +21,7 @@ class Codebook(NamedTuple):
 
 
 def create_codebook(rng: jax.Array, codes: int, width: int) -> Codebook:
-    """Random unit vectors, to be replaced by k-means on the first batch."""
+    """Random unit vectors, to be replaced by those of ``kmeans``."""
     vectors = normalise(jax.random.normal(rng, (codes, width)))
     return Codebook(vectors, jnp.zeros(codes), jnp.zeros((), bool))
 
@@ -37,30 +37,21 @@ def nearest(vectors: jax.Array, z: jax.Array) -> jax.Array:
     return jnp.argmax(jnp.matmul(z, vectors.T, precision=jax.lax.Precision.HIGHEST), axis=-1)
 
 
-def quantize(vectors: jax.Array, z: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Codes [N], straight-through vectors [N, D] and the commitment loss of unit vectors z [N, D], valid [N]."""
+def quantize(vectors: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Codes [N], straight-through vectors [N, D] and the commitment error [N] of unit vectors z [N, D]."""
     codes = nearest(vectors, jax.lax.stop_gradient(z))
     chosen = vectors[codes]
-    error = jnp.square(chosen - z).mean(-1)
-    loss = jnp.where(valid, error, 0).sum() / jnp.maximum(valid.sum(), 1)
-    return codes, z + jax.lax.stop_gradient(chosen - z), loss
+    return codes, z + jax.lax.stop_gradient(chosen - z), jnp.square(chosen - z).mean(-1)
 
 
-def initialise(codebook: Codebook, z: jax.Array, valid: jax.Array, rng: jax.Array) -> Codebook:
-    """Spherical k-means on the first batch z [N, D]; afterwards the identity."""
+def kmeans(z: jax.Array, valid: jax.Array, rng: jax.Array, codes: int) -> Codebook:
+    """A first codebook by spherical k-means on unit vectors z [N, D], valid [N]."""
 
-    def kmeans(codebook):
-        codes = codebook.vectors.shape[0]
-        vectors = _draw(z, valid, rng, codes)
+    def round_(_, vectors):
+        return _mean_directions(vectors, z, nearest(vectors, z), valid)[0]
 
-        def round_(_, vectors):
-            return _mean_directions(vectors, z, nearest(vectors, z), valid)[0]
-
-        vectors = jax.lax.fori_loop(0, KMEANS_ROUNDS, round_, vectors)
-        usage = jnp.full(codes, valid.sum() / codes, jnp.float32)
-        return Codebook(vectors, usage, jnp.ones((), bool))
-
-    return jax.lax.cond(codebook.initialised, lambda codebook: codebook, kmeans, codebook)
+    vectors = jax.lax.fori_loop(0, KMEANS_ROUNDS, round_, _draw(z, valid, rng, codes))
+    return Codebook(vectors, jnp.full(codes, valid.sum() / codes, jnp.float32), jnp.ones((), bool))
 
 
 def update(

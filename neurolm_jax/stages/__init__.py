@@ -1,9 +1,9 @@
 """The four stages: language, tokenizer, pretrain, instruct."""
 
 from neurolm_jax.errors import UserError
-from neurolm_jax.stages.base import Stage, Weights
+from neurolm_jax.stages.base import Stage, Terms, Weights
 
-__all__ = ["NAMES", "Stage", "Weights", "build"]
+__all__ = ["NAMES", "Stage", "Terms", "Weights", "build"]
 
 NAMES = ("language", "tokenizer", "pretrain", "instruct")
 

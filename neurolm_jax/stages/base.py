@@ -8,9 +8,9 @@ import jax
 from ml_collections import ConfigDict
 
 from neurolm_jax.data.streams import Rows
+from neurolm_jax.models.losses import Mean
 
 Tree = Any
-Metrics = dict[str, jax.Array]
 
 
 class Weights(NamedTuple):
@@ -18,6 +18,19 @@ class Weights(NamedTuple):
 
     params: Tree
     extra: Tree
+
+
+class Terms(NamedTuple):
+    """What a batch, or a part of one, says.
+
+    losses: the terms of the loss, each a mean.
+    metrics: other means, and counts of codes [K] under ``code_counts``.
+    observed: arrays [b, ...] that ``learn`` wants from the whole batch.
+    """
+
+    losses: dict[str, Mean]
+    metrics: dict[str, Mean | jax.Array]
+    observed: Tree = ()
 
 
 class Stage(abc.ABC):
@@ -34,14 +47,21 @@ class Stage(abc.ABC):
         """Put in what earlier stages left; ``restore`` gives the weights of a workdir."""
         return weights
 
-    @abc.abstractmethod
-    def loss(
-        self, weights: Weights, batch: Tree, rng: jax.Array, progress: jax.Array, train: bool
-    ) -> tuple[jax.Array, tuple[Tree, Metrics]]:
-        """Loss, the new ``extra``, and metrics: scalars, or code counts [K] under ``code_counts``.
+    def prepare(self, weights: Weights, batch: Tree, rng: jax.Array) -> Weights:
+        """Weights before the first step, which may look at its batch. Jitted by the loop."""
+        return weights
 
-        rng: of dropout and revival; progress: share of the run done, 0 to 1.
-        """
+    @abc.abstractmethod
+    def terms(self, weights: Weights, batch: Tree, rng: jax.Array, progress: jax.Array, train: bool) -> Terms:
+        """The terms of the loss on a batch. rng: of dropout; progress: share of the run done, 0 to 1."""
+
+    def loss_weight(self, name: str) -> float:
+        """Of a term in the loss."""
+        return 1.0
+
+    def learn(self, extra: Tree, observed: Tree, rng: jax.Array) -> tuple[Tree, dict[str, jax.Array]]:
+        """The new ``extra`` after a step, from what its whole batch observed, and metrics about that."""
+        return extra, {}
 
     @abc.abstractmethod
     def sources(self, train: bool) -> Mapping[str, tuple[Rows, int]]:

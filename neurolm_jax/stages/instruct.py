@@ -8,6 +8,7 @@ from neurolm_jax.models.attention import staircase
 from neurolm_jax.models.losses import chunked_cross_entropy
 from neurolm_jax.models.neurolm import NeuroLM
 from neurolm_jax.stages import corpora
+from neurolm_jax.stages.base import Terms
 from neurolm_jax.stages.neurolm import NeuroLMStage
 
 
@@ -17,17 +18,17 @@ class InstructStage(NeuroLMStage):
     def inherit(self, weights, restore):
         return restore(self.config.initial.pretrain)
 
-    def loss(self, weights, batch, rng, progress, train):
+    def terms(self, weights, batch, rng, progress, train):
         rng_answer, rng_text = jax.random.split(rng)
         answer_loss, answer_accuracy = self.answer_loss(weights, batch["dialogues"], rng_answer, train)
         text_loss, text_accuracy = self.text_loss(weights.params, batch["text"], rng_text, train)
-        metrics = {
-            "answer_loss": answer_loss,
-            "answer_accuracy": answer_accuracy,
-            "text_loss": text_loss,
-            "text_accuracy": text_accuracy,
-        }
-        return answer_loss + self.config.text_loss_weight * text_loss, (weights.extra, metrics)
+        return Terms(
+            {"answer_loss": answer_loss, "text_loss": text_loss},
+            {"answer_accuracy": answer_accuracy, "text_accuracy": text_accuracy},
+        )
+
+    def loss_weight(self, name):
+        return self.config.text_loss_weight if name == "text_loss" else 1.0
 
     def answer_loss(self, weights, dialogues, rng, train):
         """Loss and accuracy of the answers' tokens over all classes."""

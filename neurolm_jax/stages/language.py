@@ -7,7 +7,7 @@ from neurolm_jax.models.attention import staircase
 from neurolm_jax.models.losses import chunked_cross_entropy
 from neurolm_jax.models.neurolm import LanguageModel
 from neurolm_jax.stages import corpora
-from neurolm_jax.stages.base import Stage, Weights
+from neurolm_jax.stages.base import Stage, Terms, Weights
 from neurolm_jax.weights import gpt2
 
 
@@ -28,12 +28,12 @@ class LanguageStage(Stage):
             return weights
         return weights._replace(params=gpt2.load(self.config.initial.gpt2, weights.params))
 
-    def loss(self, weights, batch, rng, progress, train):
+    def terms(self, weights, batch, rng, progress, train):
         model, variables = LanguageModel(self.model_config), {"params": weights.params}
         loss, accuracy = text_loss(
             model, variables, weights.params["token_embedding"]["table"], batch["text"], rng, train
         )
-        return loss, (weights.extra, {"text_loss": loss, "text_accuracy": accuracy})
+        return Terms({"text_loss": loss}, {"text_accuracy": accuracy})
 
     def sources(self, train):
         return {"text": (corpora.text(self.config, train), self.config.text_batch_size)}

@@ -9,6 +9,7 @@ from neurolm_jax.models.attention import staircase
 from neurolm_jax.models.losses import chunked_cross_entropy
 from neurolm_jax.models.neurolm import NeuroLM, next_second_targets
 from neurolm_jax.stages import corpora
+from neurolm_jax.stages.base import Terms
 from neurolm_jax.stages.neurolm import NeuroLMStage
 
 
@@ -19,19 +20,16 @@ class PretrainStage(NeuroLMStage):
         weights = self.take_tokenizer(weights, restore(self.config.initial.tokenizer))
         return self.take_language(weights, restore(self.config.initial.language))
 
-    def loss(self, weights, batch, rng, progress, train):
+    def terms(self, weights, batch, rng, progress, train):
         rng_eeg, rng_text = jax.random.split(rng)
         eeg_loss, eeg_accuracy, codes = self.eeg_loss(weights, batch["eeg"], rng_eeg, train)
         text_loss, text_accuracy = self.text_loss(weights.params, batch["text"], rng_text, train)
         valid = batch["eeg"]["segment"].reshape(-1) > 0
-        metrics = {
-            "eeg_loss": eeg_loss,
-            "eeg_accuracy": eeg_accuracy,
-            "text_loss": text_loss,
-            "text_accuracy": text_accuracy,
-            "code_counts": quantizer.count_codes(codes.reshape(-1), valid, self.tokenizer_config.codes),
-        }
-        return eeg_loss + text_loss, (weights.extra, metrics)
+        counts = quantizer.count_codes(codes.reshape(-1), valid, self.tokenizer_config.codes)
+        return Terms(
+            {"eeg_loss": eeg_loss, "text_loss": text_loss},
+            {"eeg_accuracy": eeg_accuracy, "text_accuracy": text_accuracy, "code_counts": counts},
+        )
 
     def eeg_loss(self, weights, eeg, rng, train):
         """Loss and accuracy over all classes at patches with a next second, and the codes [B, T]."""

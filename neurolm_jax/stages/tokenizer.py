@@ -1,11 +1,14 @@
 """Stage 1: the text-aligned neural tokenizer (paper, section 2.2)."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 from neurolm_jax.data.eeg_rows import EEGRows
 from neurolm_jax.models import quantizer
 from neurolm_jax.models.config import TokenizerConfig
+from neurolm_jax.models.losses import masked_mean
 from neurolm_jax.models.tokenizer import (
     Tokenizer,
     TokenizerState,
@@ -14,7 +17,7 @@ from neurolm_jax.models.tokenizer import (
     reverse_gradient,
 )
 from neurolm_jax.stages import corpora
-from neurolm_jax.stages.base import Stage, Weights
+from neurolm_jax.stages.base import Stage, Terms, Weights
 
 STATISTICS_DECAY = 0.99
 
@@ -38,13 +41,27 @@ class TokenizerStage(Stage):
         language = restore(self.config.initial.language)
         return weights._replace(extra=weights.extra | {"text": language.params["token_embedding"]["table"]})
 
-    def loss(self, weights, batch, rng, progress, train):
+    def prepare(self, weights, batch, rng):
+        """The codebook by k-means, and the features' statistics, from the first batch."""
+        c, eeg = self.model_config, batch["eeg"]
+        ids = eeg["channel"], eeg["second"], eeg["segment"]
+        encoding = Tokenizer(c).apply({"params": weights.params}, eeg["patches"], *ids, method="encode")
+        z = quantizer.normalise(encoding.z).reshape(-1, c.code_width)
+        valid = eeg["segment"] > 0
+        codebook = quantizer.kmeans(z, valid.reshape(-1), rng, c.codes)
+        state = weights.extra["state"]._replace(codebook=codebook)
+        moments = feature_moments(state, encoding.features, valid)
+        state = update_statistics(state, *moments, valid.sum(), decay=0.0)
+        return weights._replace(extra=weights.extra | {"state": state})
+
+    def terms(self, weights, batch, rng, progress, train):
         strength = 2 / (1 + jnp.exp(-10 * progress)) - 1
         text = weights.extra["text"][batch["text"][:, :-1]]
-        loss, (state, metrics) = tokenizer_loss(
-            self.model_config, weights.params, weights.extra["state"], batch["eeg"], text, strength, rng, train
-        )
-        return loss, (weights.extra | {"state": state}, metrics)
+        return tokenizer_terms(self.model_config, weights.params, weights.extra["state"], batch["eeg"], text, strength)
+
+    def learn(self, extra, observed, rng):
+        state, revived = learn(self.model_config, extra["state"], observed, rng)
+        return extra | {"state": state}, {"revived_codes": revived}
 
     def sources(self, train):
         c = self.config
@@ -54,69 +71,74 @@ class TokenizerStage(Stage):
         return {"eeg": (rows, c.batch_size), "text": (corpora.text(c, train), c.text_batch_size)}
 
 
-def tokenizer_loss(
+class Observed(NamedTuple):
+    """What the codebook and the features' statistics learn from: [b, ...] a row."""
+
+    z: jax.Array  # [b, T, D] unit vectors
+    codes: jax.Array  # [b, T]
+    valid: jax.Array  # [b, T] bool
+    moments: tuple[jax.Array, jax.Array]  # [b, W] each, see feature_moments
+
+
+def tokenizer_terms(
     config: TokenizerConfig,
     params,
     state: TokenizerState,
-    eeg: dict,  # patches [B, T, 200], channel, second, segment [B, T]
-    text: jax.Array,  # [B', T', W] token embeddings
+    eeg: dict,  # patches [b, T, 200], channel, second, segment [b, T]
+    text: jax.Array,  # [b', T', W] token embeddings
     strength: jax.Array,  # of the gradient reversal
-    rng: jax.Array,
-    train: bool,
-):
-    """Reconstruction, commitment and domain losses, each with weight 1, over valid patches.
-
-    Returns:
-      loss, (new TokenizerState, metrics). In training the codes are looked up before the codebook moves.
-    """
+) -> Terms:
+    """Reconstruction, commitment and domain losses over valid patches, each of weight 1."""
     model, variables = Tokenizer(config), {"params": params}
     ids = eeg["channel"], eeg["second"], eeg["segment"]
-    valid = eeg["segment"] > 0  # [B, T]
-    flat_valid = valid.reshape(-1)
-    rng_kmeans, rng_revival = jax.random.split(rng)
+    valid = eeg["segment"] > 0  # [b, T]
 
     encoding = model.apply(variables, eeg["patches"], *ids, method="encode")
-    z = quantizer.normalise(encoding.z).reshape(-1, config.code_width)  # [B T, D]
-    fixed_z = jax.lax.stop_gradient(z)
-    codebook = state.codebook
-    if train:
-        codebook = quantizer.initialise(codebook, fixed_z, flat_valid, rng_kmeans)
-    codes, quantized, commitment = quantizer.quantize(codebook.vectors, z, flat_valid)
-    frequency, raw = model.apply(variables, quantized.reshape(encoding.z.shape), *ids, method="decode")
+    z = quantizer.normalise(encoding.z)  # [b, T, D]
+    codes, quantized, error = quantizer.quantize(state.codebook.vectors, z.reshape(-1, config.code_width))
+    codes, error = codes.reshape(valid.shape), error.reshape(valid.shape)
+    frequency, raw = model.apply(variables, quantized.reshape(z.shape), *ids, method="decode")
     frequency_target, raw_target = reconstruction_targets(eeg["patches"], eeg["segment"])
 
     features = reverse_gradient(encoding.features, strength)
     eeg_logits = model.apply(variables, features, method="domain_logits")
     text_logits = model.apply(variables, jax.lax.stop_gradient(text), method="domain_logits")
-    parts = {
-        "frequency_loss": _masked_mean(jnp.square(frequency - frequency_target).mean(-1), valid),
-        "raw_loss": _masked_mean(jnp.square(raw - raw_target).mean(-1), valid),
-        "quantizer_loss": commitment,
-        "domain_eeg_loss": _masked_mean(-jax.nn.log_softmax(eeg_logits)[..., 0], valid),
-        "domain_text_loss": -jax.nn.log_softmax(text_logits)[..., 1].mean(),
+    text_losses = -jax.nn.log_softmax(text_logits)[..., 1]
+    losses = {
+        "frequency_loss": masked_mean(jnp.square(frequency - frequency_target).mean(-1), valid),
+        "raw_loss": masked_mean(jnp.square(raw - raw_target).mean(-1), valid),
+        "quantizer_loss": masked_mean(error, valid),
+        "domain_eeg_loss": masked_mean(-jax.nn.log_softmax(eeg_logits)[..., 0], valid),
+        "domain_text_loss": masked_mean(text_losses, jnp.ones(text_losses.shape, bool)),
     }
-    counts = quantizer.count_codes(codes, flat_valid, config.codes)
-    metrics = parts | {"code_counts": counts}
-    if train:
-        rules = {"decay": config.decay, "dead_below": config.dead_below}
-        codebook, revived = quantizer.update(codebook, fixed_z, codes, flat_valid, rng_revival, **rules)
-        state = _update_statistics(state, encoding.features, valid)._replace(codebook=codebook)
-        metrics["revived_codes"] = revived
-    return sum(parts.values()), (state, metrics)
+    counts = quantizer.count_codes(codes.reshape(-1), valid.reshape(-1), config.codes)
+    moments = feature_moments(state, encoding.features, valid)
+    observed = jax.lax.stop_gradient(Observed(z, codes, valid, moments))
+    return Terms(losses, {"code_counts": counts}, observed)
 
 
-def _update_statistics(state, features, valid):
-    """Moving mean and variance of each feature over valid patches; the first batch sets them."""
-    features = jax.lax.stop_gradient(features).astype(jnp.float32).reshape(-1, features.shape[-1])
-    weight = valid.reshape(-1, 1) / jnp.maximum(valid.sum(), 1)
-    mean = (features * weight).sum(0)
-    variance = (jnp.square(features - mean) * weight).sum(0)
-    decay = jnp.where(state.codebook.initialised, STATISTICS_DECAY, 0.0)
+def learn(config: TokenizerConfig, state: TokenizerState, observed: Observed, rng: jax.Array):
+    """The state after a step, and the number of codes revived. Codes were looked up before the codebook moves."""
+    rules = {"decay": config.decay, "dead_below": config.dead_below}
+    flat = observed.z.reshape(-1, config.code_width), observed.codes.reshape(-1), observed.valid.reshape(-1)
+    codebook, revived = quantizer.update(state.codebook, *flat, rng, **rules)
+    count = observed.valid.sum()
+    state = update_statistics(state, *observed.moments, count, decay=STATISTICS_DECAY)
+    return state._replace(codebook=codebook), revived
+
+
+def feature_moments(state: TokenizerState, features: jax.Array, valid: jax.Array):
+    """Of features [b, T, W] at valid patches, about the mean so far: summed differences and their squares [b, W]."""
+    difference = jnp.where(valid[..., None], features.astype(jnp.float32) - state.feature_mean, 0)
+    return difference.sum(1), jnp.square(difference).sum(1)
+
+
+def update_statistics(state: TokenizerState, first, second, count, *, decay: float) -> TokenizerState:
+    """Moving mean and variance of each feature, from the moments [b, W] of ``count`` valid patches."""
+    count = jnp.maximum(count, 1)
+    shift = first.sum(0) / count
+    variance = second.sum(0) / count - jnp.square(shift)
     return state._replace(
-        feature_mean=decay * state.feature_mean + (1 - decay) * mean,
+        feature_mean=state.feature_mean + (1 - decay) * shift,
         feature_variance=decay * state.feature_variance + (1 - decay) * variance,
     )
-
-
-def _masked_mean(x, valid):
-    return jnp.where(valid, x, 0).sum() / jnp.maximum(valid.sum(), 1)

@@ -7,6 +7,7 @@ import time
 import jax
 import numpy as np
 
+from neurolm_jax.models.losses import Mean
 from neurolm_jax.models.quantizer import used_and_perplexity
 from neurolm_jax.outputs import appearing_file
 
@@ -43,9 +44,9 @@ def read(workdir: str | pathlib.Path) -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
-def scalars(metrics: dict[str, jax.Array]) -> dict[str, float]:
+def scalars(metrics: dict[str, Mean | jax.Array]) -> dict[str, float]:
     """Metrics of a step as numbers; code counts become the used fraction and the perplexity."""
-    metrics = dict(jax.device_get(metrics))
+    metrics = {key: x.value if isinstance(x, Mean) else x for key, x in jax.device_get(metrics).items()}
     counts = metrics.pop("code_counts", None)
     if counts is not None:
         used, perplexity = used_and_perplexity(counts)
@@ -53,11 +54,9 @@ def scalars(metrics: dict[str, jax.Array]) -> dict[str, float]:
     return {key: float(value) for key, value in metrics.items()}
 
 
-def mean(metrics: list[dict[str, jax.Array]]) -> dict[str, float]:
-    """Mean over batches; code counts are added up."""
-    found = jax.device_get(metrics)
-    total = {key: np.sum([m[key] for m in found], axis=0) for key in found[0]}
-    return scalars({key: value if key == "code_counts" else value / len(found) for key, value in total.items()})
+def total(batches: list):
+    """Means and counts of several batches (trees of one structure), added up."""
+    return jax.tree.map(lambda *x: np.sum(x, axis=0), *jax.device_get(batches))
 
 
 def count_tokens(batch) -> int:

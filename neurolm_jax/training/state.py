@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from neurolm_jax.training.gradients import loss_and_gradients, weighted
 from neurolm_jax.training.mesh import shardings
 from neurolm_jax.training.optimizer import learning_rate, make_optimizer
 
@@ -46,14 +47,14 @@ def make_train_step(stage) -> Callable:
         rng = jax.random.fold_in(rng, state.step)
         progress = state.step / config.steps
 
-        def loss_of(params):
-            return stage.loss(state.weights._replace(params=params), batch, rng, progress, train=True)
-
-        (loss, (extra, metrics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.weights.params)
+        rng_terms, rng_learn = jax.random.split(rng)
+        gradients, terms = loss_and_gradients(stage, state.weights, batch, rng_terms, progress, config.accumulation)
         updates, moments = optimizer.update(gradients, state.optimizer, state.weights.params)
         params = optax.apply_updates(state.weights.params, updates)
+        extra, metrics = stage.learn(state.weights.extra, terms.observed, rng_learn)
+        metrics |= terms.losses | terms.metrics
         metrics |= {
-            "loss": loss,
+            "loss": weighted(stage, terms.losses),
             "gradient_norm": optax.tree.norm(gradients),
             "learning_rate": learning_rate(config)(state.step),
         }
@@ -63,13 +64,20 @@ def make_train_step(stage) -> Callable:
 
 
 def make_validation_step(stage) -> Callable:
-    """(weights, batch) -> metrics, jitted: the loss without dropout and without any change of state."""
+    """(weights, batch) -> losses and metrics of the stage, jitted: no dropout, and no change of state."""
 
     def validation_step(weights, batch):
-        loss, (_, metrics) = stage.loss(weights, batch, jax.random.key(0), jnp.ones(()), train=False)
-        return metrics | {"loss": loss}
+        losses, metrics, _ = stage.terms(weights, batch, jax.random.key(0), jnp.ones(()), train=False)
+        return losses, metrics
 
     return jax.jit(validation_step)
+
+
+def prepare(stage, state: TrainState, batch, rng: jax.Array) -> TrainState:
+    """The state before the first step, where the stage wants to see that step's batch."""
+    placed = jax.tree.map(lambda leaf: leaf.sharding, state.weights)
+    run = jax.jit(stage.prepare, donate_argnums=0, out_shardings=placed)
+    return state._replace(weights=run(state.weights, batch, rng))
 
 
 def _create(stage, rng):
