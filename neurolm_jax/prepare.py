@@ -10,6 +10,7 @@ A folder that is there already is kept; remove it to prepare it anew.
 """
 
 import dataclasses
+import functools
 import pathlib
 import struct
 import time
@@ -74,7 +75,8 @@ def prepare_task(task: Task, path: pathlib.Path, out: pathlib.Path) -> None:
     with appearing_folder(out) as folder:
         for split in ("train", "validation", "test"):
             part = [p for p in prepared if p.recording.split == split]
-            _write_eeg(folder / "windows" / split, "task", split, task.name, settings, part, _windows, begin)
+            cut = functools.partial(_windows, baseline=task.baseline)
+            _write_eeg(folder / "windows" / split, "task", split, task.name, settings, part, cut, begin)
             if split != "test":
                 _write_eeg(folder / "recordings" / split, "eeg", split, task.name, settings, part, _pieces, begin)
     for split in ("train", "validation", "test"):
@@ -172,10 +174,14 @@ def _entry(record):
     return encode(record), {"channels": channels, "samples": samples, "label": record.label}
 
 
-def _windows(prepared, source):
+def _windows(prepared, source, baseline):
     for window in prepared.recording.windows:
         begin = round(window.onset * RATE)
-        yield _record(prepared, source, begin, begin + round(window.duration * RATE), window.label)
+        record = _record(prepared, source, begin, begin + round(window.duration * RATE), window.label)
+        if baseline:
+            zero = record.samples[:, : round(baseline * RATE)].mean(axis=1, keepdims=True)
+            record = dataclasses.replace(record, samples=record.samples - zero)
+        yield record
 
 
 def _pieces(prepared, source):

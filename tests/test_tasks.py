@@ -50,10 +50,21 @@ def test_scp1_is_one_channel(recordings):
     assert len(found) == 268 + 293 and {r.raw.ch_names[0] for r in found} == {"A1"}
     splits = [r.split for r in found]
     assert (splits.count("train"), splits.count("validation"), splits.count("test")) == (214, 54, 293)
+    np.testing.assert_allclose(found[0].raw.get_data()[0] * 1e6, trials[0, 0])
+
+
+def test_scp1_windows_are_told_from_their_baseline(small_data):
     from mne.baseline import rescale
 
-    corrected = rescale(trials[0, :1].copy(), np.arange(896) / 256, (None, 63 / 256), verbose="error")
-    np.testing.assert_allclose(found[0].raw.get_data() * 1e6, corrected, atol=1e-9)
+    windows, whole = (open_shards(small_data / "scp1" / kind / "train").source for kind in ("windows", "recordings"))
+    for i in range(len(windows)):
+        window, recording = decode(windows[i]), decode(whole[i])
+        assert window.recording == recording.recording
+        times = np.arange(window.samples.shape[1]) / 200
+        want = rescale(recording.samples.astype(np.float64), times, (0, 49 / 200), verbose="error")
+        # Both are stored in steps of 2^-15 of their largest value.
+        np.testing.assert_allclose(window.samples, want, atol=3e-4 * np.abs(recording.samples).max())
+        assert abs(recording.samples.mean()) > abs(window.samples[:, :50].mean())
 
 
 @pytest.mark.parametrize("name", NAMES)

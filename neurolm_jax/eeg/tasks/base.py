@@ -36,6 +36,7 @@ class Task:
 
     answers: label as the data set writes it -> answer in words, with its leading space.
     recordings: reads the data set's files under a path.
+    baseline: seconds from a window's start whose mean is subtracted from each channel; 0 leaves windows as they are.
     scored: False where a set is too small for a figure to mean anything.
     """
 
@@ -45,6 +46,7 @@ class Task:
     seconds: int
     preprocessing: Preprocessing
     recordings: Callable[[pathlib.Path], Iterator[Recording]]
+    baseline: float = 0.0
     scored: bool = True
 
 

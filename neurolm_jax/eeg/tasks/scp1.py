@@ -2,7 +2,7 @@
 
 As published in the UEA archive its six channels are one, A1-Cz, each shifted by six samples: only the first is read.
 The answer lies in the slow wave, so nothing is filtered but what resampling needs. The amplifier drifts by tens of
-microvolts over a session; as usual for slow potentials, the mean of a trial's first quarter second is its zero.
+microvolts over a session; as usual for slow potentials, a window's zero is the mean of its first quarter second.
 """
 
 import pathlib
@@ -13,7 +13,6 @@ from neurolm_jax.eeg.tasks.base import Recording, Task, Window, held_out, microv
 
 ELECTRODE = "A1"
 RATE = 256.0
-BASELINE = 64  # samples
 
 
 def recordings(path: pathlib.Path) -> Iterator[Recording]:
@@ -21,7 +20,7 @@ def recordings(path: pathlib.Path) -> Iterator[Recording]:
         trials, labels = read_ts(path / f"SelfRegulationSCP1_{part.upper()}.ts")
         validation = held_out(len(trials), 0.2 if part == "train" else 0)
         for number, (trial, label) in enumerate(zip(trials, labels)):
-            raw = microvolt_raw(trial[:1] - trial[0, :BASELINE].mean(), [ELECTRODE], RATE)
+            raw = microvolt_raw(trial[:1], [ELECTRODE], RATE)
             split = "validation" if validation[number] else part
             yield Recording(f"{part}-{number}", split, raw, [Window(0.0, trial.shape[1] / RATE, label)])
 
@@ -32,5 +31,6 @@ TASK = Task(
     answers={"negativity": " Negative", "positivity": " Positive"},
     seconds=3,
     preprocessing=Preprocessing(low=None, high=None),
+    baseline=0.25,
     recordings=recordings,
 )
