@@ -34,6 +34,7 @@ def language(size: str) -> ConfigDict:
         | {
             "vocabulary": 50304,
             "positions": 1024,
+            "approximate_gelu": False,
             "dropout": 0.0,
             "dtype": "float32" if small else "bfloat16",
             "remat": not small,

@@ -114,8 +114,12 @@ def convert_gpt2(path: pathlib.Path, out: pathlib.Path) -> None:
     """GPT-2 as the workdir of a language stage."""
     from neurolm_jax.weights import gpt2
 
-    precision = {"dtype": "float32", "remat": False, "dropout": 0.0, "vocabulary": 50304}
-    config, zeros = _empty("language", {"language": gpt2.sizes(gpt2.read(path)) | precision})
+    tensors, heads = gpt2.read(path)
+    fields = gpt2.sizes(tensors) | {"vocabulary": 50304, "approximate_gelu": True}
+    fields |= {"dtype": "float32", "remat": False, "dropout": 0.0}
+    if heads is None and fields["width"] % gpt2.HEAD_WIDTH:
+        raise UserError(f"{path}: width {fields['width']} is none of GPT-2's, and no config.json tells the heads")
+    config, zeros = _empty("language", {"language": fields | ({"heads": heads} if heads else {})})
     _write_workdir(out, config, zeros._replace(params=gpt2.load(path, zeros.params)))
 
 
@@ -131,7 +135,8 @@ def export_checkpoint(workdir: pathlib.Path, out: pathlib.Path) -> None:
     files.check_suffix(out)
     stage, weights = restore_stage(workdir, make_mesh())
     if stage.config.stage == "language":
-        files.write(out, gpt2.published(weights.params), {})
+        heads = {"n_head": stage.model_config.heads} if out.suffix in files.SAFETENSORS else {}
+        files.write(out, gpt2.published(weights.params), heads)
     elif stage.config.stage == "tokenizer":
         arguments = sections.arguments(stage.config)
         codebook = weights.extra["state"].codebook

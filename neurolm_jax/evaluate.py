@@ -54,6 +54,7 @@ def evaluate(workdir, data: str | None, names: list[str] | None, split: str, qui
         config.data.root = data
     if names:
         config.data.tasks = tuple(names)
+    has_codebook = bool(weights.extra["state"].codebook.initialised)
     use_compilation_cache(config)
     parts = read_windows(corpora.tasks(config, split))
     training = {} if quick else read_windows(corpora.tasks(config, *config.data.splits))
@@ -70,7 +71,8 @@ def evaluate(workdir, data: str | None, names: list[str] | None, split: str, qui
                 found[name]["baselines"] = _baselines(training[name], trained, windows, features)
     return {
         "tasks": found,
-        "codebook": _codebook(all_codes, config.tokenizer.codes),
+        # A converted NeuroLM checkpoint may come without its tokenizer's codebook.
+        "codebook": _codebook(all_codes, config.tokenizer.codes) if has_codebook else None,
         "split": split,
         "seed": config.seed,
         "seconds": time.perf_counter() - begin,

@@ -176,11 +176,17 @@ def test_gpt2_comes_back_as_it_was(runs, tmp_path):
     assert tensors["wte.weight"].shape == (50257, 32) and tensors["h.1.mlp.c_fc.weight"].shape == (32, 128)
     masks = {f"h.{i}.attn.bias": np.ones((1, 1, 8, 8), np.float32) for i in range(2)}
     save_file({f"transformer.{k}": v for k, v in (tensors | masks).items()}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="width 32 is none of GPT-2's, and no config.json tells the heads"):
+        convert.convert_gpt2(tmp_path, tmp_path / "w")
+    (tmp_path / "config.json").write_text('{"n_head": 2}')
     convert.convert_gpt2(tmp_path, tmp_path / "w")  # the folder
     c = checkpoint.read_config(tmp_path / "w")
+    assert c.language.heads == 2
     assert (c.language.layers, c.language.width, c.language.positions, c.language.vocabulary) == (2, 32, 1024, 50304)
     convert.export_checkpoint(tmp_path / "w", tmp_path / "back.safetensors")
     equal(files.read(tmp_path / "back.safetensors")[0], tensors)
+    convert.convert_gpt2(tmp_path / "back.safetensors", tmp_path / "again")  # the file says how many heads
+    assert checkpoint.read_config(tmp_path / "again").language.heads == 2
     save_file(tensors | {"lm_head.weight": tensors["wte.weight"] + 1}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match="lm_head.weight is not wte.weight"):
         convert.convert_gpt2(tmp_path, tmp_path / "w2")

@@ -64,6 +64,7 @@ class LanguageModelConfig:
 
     vocabulary: GPT-2's 50,257 tokens, [SEP], and padding to a multiple of 64.
     codes: EEG codes appended to the output classes; 0 for a plain language model with tied embeddings.
+    approximate_gelu: GPT-2's own form of GELU, by a tanh. NeuroLM goes on with the exact one.
     """
 
     layers: int = 12
@@ -72,6 +73,7 @@ class LanguageModelConfig:
     vocabulary: int = 50304
     codes: int = 0
     positions: int = 1024
+    approximate_gelu: bool = False
     dropout: float = 0.0
     dtype: str = "float32"
     remat: bool = False

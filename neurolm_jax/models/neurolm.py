@@ -25,6 +25,7 @@ class LanguageModel(nn.Module):
             width=c.width,
             use_bias=True,
             scale_by_depth=False,
+            approximate_gelu=c.approximate_gelu,
             dropout=c.dropout,
             dtype=c.dtype,
             remat=c.remat,

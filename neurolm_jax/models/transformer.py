@@ -87,6 +87,7 @@ class StackConfig:
     width: int
     use_bias: bool
     scale_by_depth: bool  # output kernels divided by sqrt(2 l) in layer l, else by sqrt(2 layers)
+    approximate_gelu: bool = False
     dropout: float = 0.0
     dtype: str = "float32"
     remat: bool = False
@@ -113,7 +114,8 @@ class Block(nn.Module):
         x = x + drop(y)
 
         y = LayerNorm(c.use_bias, name="mlp_norm")(x)
-        y = jax.nn.gelu(Linear(4 * c.width, ("embed", "mlp"), name="mlp_input", **dense)(y), approximate=False)
+        y = Linear(4 * c.width, ("embed", "mlp"), name="mlp_input", **dense)(y)
+        y = jax.nn.gelu(y, approximate=c.approximate_gelu)
         y = Linear(c.width, ("mlp", "embed"), scale=output_scale, name="mlp_output", **dense)(y)
         return x + drop(y), None
 

@@ -3,7 +3,7 @@
 from neurolm_jax.reporting.results import footnote, table_rows
 
 
-def print_results(tasks: dict, codebook: dict, title: str) -> None:
+def print_results(tasks: dict, codebook: dict | None, title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -17,4 +17,5 @@ def print_results(tasks: dict, codebook: dict, title: str) -> None:
     console.print(table)
     if note := footnote(tasks):
         console.print(note)
-    console.print(f"codes used {codebook['used_fraction']:.1%}, perplexity {codebook['perplexity']:.1f}")
+    if codebook:
+        console.print(f"codes used {codebook['used_fraction']:.1%}, perplexity {codebook['perplexity']:.1f}")

@@ -86,7 +86,7 @@ def _read_pytorch(path):
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: holds more than tensors and plain values, which could run code: refused") from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: not a PyTorch file, or damaged ({error})") from error
     if not isinstance(found, dict):
         raise UserError(f"{path}: holds a {type(found).__name__} where named tensors are wanted")

@@ -1,5 +1,6 @@
 """GPT-2 weights as Hugging Face publishes them."""
 
+import json
 import pathlib
 from collections.abc import Mapping
 
@@ -51,21 +52,25 @@ def load(path: str | pathlib.Path, like: dict) -> dict:
     Raises:
       UserError: no such file, or tensors missing, surplus or of other shapes (all are named).
     """
-    tensors = read(path)
+    tensors, _ = read(path)
     return read_tree(ENTRIES, widened(tensors, like["token_embedding"]["table"].shape[0]), like, str(path), UNREAD)
 
 
-def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-    """The tensors of a GPT-2 file or folder, without the prefix that some files have."""
-    tensors = {name.removeprefix("transformer."): tensor for name, tensor in files.read(path)[0].items()}
+def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], int | None]:
+    """The tensors of a GPT-2 file or folder, without the prefix that some files have, and the number of heads if the
+    file or a ``config.json`` in the folder tells it."""
+    tensors, arguments = files.read(path)
+    tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    beside = pathlib.Path(path) / "config.json"
+    arguments |= json.loads(beside.read_text()) if beside.is_file() else {}
     output, table = tensors.get("lm_head.weight"), tensors.get("wte.weight")
     if output is not None and table is not None and not np.array_equal(output, table):
         raise UserError(f"{path}: lm_head.weight is not wte.weight; GPT-2's output layer is its token embedding")
-    return tensors
+    return tensors, arguments.get("n_head")
 
 
 def sizes(tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Fields of ``LanguageModelConfig`` that the shapes tell; a head of GPT-2 is 64 wide in every size."""
+    """Fields of ``LanguageModelConfig`` that the shapes tell; a head of GPT-2 is 64 wide in every published size."""
     width = dimension(tensors, ("wpe.weight", 1), ("ln_f.weight", 0), ("h.0.ln_1.weight", 0), default=768)
     return {
         "layers": count_layers(tensors, "h."),

@@ -53,6 +53,7 @@ def neurolm_sections(tensors: Mapping[str, np.ndarray], arguments: Mapping) -> d
             "vocabulary": vocabulary,
             "positions": model.get("block_size") or found["positions"],
             **_PRECISION,
+            "approximate_gelu": False,
             "dropout": 0.0,
         },
         "tokenizer": {
