@@ -1,0 +1,52 @@
+"""bfloat16 computes the features; codes are searched in float32."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_data import config
+
+from neurolm_jax import train
+from neurolm_jax.data.streams import Steps
+from neurolm_jax.models import quantizer
+from neurolm_jax.stages.restore import restore_weights
+from neurolm_jax.training.mesh import make_mesh
+
+
+@pytest.fixture(scope="module")
+def both(runs, small_data):
+    """Codes and unit vectors of the same EEG with the encoder in float32 and in bfloat16."""
+    weights = restore_weights(runs / "tokenizer", make_mesh())
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        c = config("tokenizer", small_data, runs)
+        c.tokenizer.encoder.dtype = dtype
+        stage = train.build(c)
+        batch = Steps(stage.sources(True), 1)[0]
+        terms = jax.jit(lambda weights: stage.terms(weights, batch, jax.random.key(0), jnp.zeros(()), train=True))  # noqa: B023
+        found[dtype] = terms(weights)
+    return weights.extra["state"].codebook.vectors, found
+
+
+def test_codes_are_searched_in_float32(both):
+    vectors, found = both
+    for terms in found.values():
+        z = terms.observed.z
+        assert z.dtype == vectors.dtype == jnp.float32
+        products = np.asarray(z, np.float64) @ np.asarray(vectors, np.float64).T
+        chosen = np.take_along_axis(products, np.asarray(terms.observed.codes)[..., None], axis=-1)[..., 0]
+        # No code is nearer but by float32's rounding; bfloat16's would be a thousand times larger.
+        assert (products.max(-1) - chosen).max() < 1e-6
+    compiled = jax.jit(quantizer.nearest).lower(vectors, jnp.zeros((4, vectors.shape[1]))).as_text()
+    assert "bf16" not in compiled and "precision = [HIGHEST, HIGHEST]" in compiled
+
+
+def test_most_codes_agree_and_all_losses_are_near(both):
+    _, found = both
+    exact, coarse = found["float32"], found["bfloat16"]
+    valid = np.asarray(exact.observed.valid)
+    agree = (np.asarray(exact.observed.codes) == np.asarray(coarse.observed.codes))[valid].mean()
+    assert 0.5 < agree <= 1
+    for name, loss in exact.losses.items():
+        np.testing.assert_allclose(coarse.losses[name].value, loss.value, rtol=0.05)
+        assert coarse.losses[name].sum.dtype == jnp.float32
