@@ -8,6 +8,9 @@ from neurolm_jax.models.attention import Intervals, own_second
 from neurolm_jax.models.config import LanguageModelConfig, NeuroLMConfig
 from neurolm_jax.models.transformer import Embedding, LayerNorm, Linear, Stack, StackConfig, named
 
+# Of standardised features. Far above the embeddings of channel and second that are added to them, those would be lost.
+FEATURE_DEVIATION = 0.3
+
 
 class LanguageModel(nn.Module):
     """GPT-2. With EEG codes its output layer is a table of its own, widened by them; without, the token embedding."""
@@ -118,7 +121,7 @@ def standardise_features(config: NeuroLMConfig, features: jax.Array, mean: jax.A
     """Features [..., W] as the language model reads them; mean and variance [W] come from the tokenizer's training."""
     if not config.feature_norm:
         return features
-    return (features - mean) * jax.lax.rsqrt(variance + 1e-6)
+    return FEATURE_DEVIATION * (features - mean) * jax.lax.rsqrt(variance + 1e-6)
 
 
 def next_second_targets(codes: jax.Array, segment: jax.Array, second: jax.Array) -> jax.Array:
