@@ -67,7 +67,7 @@ _STAGES = {
     },
     "instruct": {
         "steps": 300,
-        "warmup_steps": 50,
+        "warmup_steps": 30,
         "batch_size": 16,
         "text_batch_size": 1,
         "text_length": 64,
@@ -75,7 +75,7 @@ _STAGES = {
         "row_length": 128,
         "eeg_length": 48,
         "answer_length": 12,
-        "learning_rate": 2e-3,
+        "learning_rate": 4e-3,
         "final_learning_rate": 1e-4,
         "beta2": 0.99,
         "checkpoint_every": 100,
