@@ -66,7 +66,7 @@ _STAGES = {
         "evaluate_every": 50,
     },
     "instruct": {
-        "steps": 300,
+        "steps": 600,
         "warmup_steps": 30,
         "batch_size": 16,
         "text_batch_size": 1,

@@ -18,7 +18,7 @@ from neurolm_jax.eeg.tasks import NAMES
 from neurolm_jax.errors import UserError
 from neurolm_jax.outputs import appearing_folder
 
-UNUSED_FILE = "unused.safetensors"  # of a released tokenizer, kept for export
+KMEANS_FILE = "kmeans.safetensors"  # what a released tokenizer keeps of its first codebook; kept for export alone
 _ROWS = {"instruct": {"eeg_length": 768, "row_length": 1024, "answer_length": 64}}
 
 
@@ -52,16 +52,14 @@ def convert_official(
     path: pathlib.Path, out: pathlib.Path, tokenizer: pathlib.Path | None = None, stage: str = "pretrain"
 ) -> None:
     """A released checkpoint, of either kind, as a workdir."""
-    from neurolm_jax.weights import files, official
+    from neurolm_jax.weights import files
 
     tensors, arguments = files.read(path)
     kinds = [any(name.startswith(prefix) for name in tensors) for prefix in ("VQ.", "GPT2.")]
     if kinds == [True, False]:
         if tokenizer:
             raise UserError(f"{path}: a tokenizer; --tokenizer goes with a NeuroLM checkpoint")
-        config, weights = _read_vq(path, tensors, arguments)
-        unused = {name: tensors[name] for name in official.UNUSED if name in tensors}
-        _write_workdir(out, config, weights, unused)
+        _write_workdir(out, *_read_vq(path, tensors, arguments))
     elif kinds == [False, True]:
         _write_workdir(out, *_read_neurolm(path, tensors, arguments, tokenizer, stage))
     else:
@@ -77,12 +75,14 @@ def _read_vq(path, tensors, arguments):
 
     config, zeros = _empty("tokenizer", sections.tokenizer_sections(tensors, arguments))
     state = zeros.extra["state"]
-    like = {"params": zeros.params, "codebook": state.codebook._asdict(), "text": zeros.extra["text"]}
-    found = read_tree(official.vq_entries(), tensors, like, str(path), official.UNUSED)
+    codebook = state.codebook._asdict()
+    like = {"params": zeros.params, "codebook": codebook, "text": zeros.extra["text"], "kmeans": codebook}
+    found = read_tree(official.vq_entries(), tensors, like, str(path))
     # Without statistics of its own the features stay as they are where they are standardised.
     variance = np.ones_like(state.feature_variance)
     state = state._replace(codebook=Codebook(**found["codebook"]), feature_variance=variance)
-    return config, zeros._replace(params=found["params"], extra={"state": state, "text": found["text"]})
+    weights = zeros._replace(params=found["params"], extra={"state": state, "text": found["text"]})
+    return config, weights, found["kmeans"]
 
 
 def _read_neurolm(path, tensors, arguments, tokenizer, stage):
@@ -95,7 +95,7 @@ def _read_neurolm(path, tensors, arguments, tokenizer, stage):
     fields = sections.neurolm_sections(tensors, arguments)
     vq = None
     if tokenizer:
-        vq_config, vq = _read_vq(tokenizer, *files.read(tokenizer))
+        vq_config, vq, _ = _read_vq(tokenizer, *files.read(tokenizer))
         fields["tokenizer"] = vq_config.tokenizer.to_dict()
     config, zeros = _empty(stage, fields)
     projected = config.language.width != config.tokenizer.encoder.width
@@ -125,8 +125,6 @@ def convert_gpt2(path: pathlib.Path, out: pathlib.Path) -> None:
 
 def export_checkpoint(workdir: pathlib.Path, out: pathlib.Path) -> None:
     """A stage's newest weights under the names of VQ.pt, NeuroLM-*.pt or GPT-2."""
-    import numpy as np
-
     from neurolm_jax.stages.restore import restore_stage
     from neurolm_jax.training.mesh import make_mesh
     from neurolm_jax.weights import files, gpt2, official, sections
@@ -139,15 +137,10 @@ def export_checkpoint(workdir: pathlib.Path, out: pathlib.Path) -> None:
         files.write(out, gpt2.published(weights.params), heads)
     elif stage.config.stage == "tokenizer":
         arguments = sections.arguments(stage.config)
-        codebook = weights.extra["state"].codebook
-        tree = {"params": weights.params, "codebook": codebook._asdict(), "text": weights.extra["text"]}
-        tensors = write_tensors(official.vq_entries(), tree)
-        unused = workdir / UNUSED_FILE
-        if unused.is_file():
-            tensors |= files.read(unused)[0]
-        else:
-            tensors |= {name: np.asarray(x) for name, x in zip(official.UNUSED, (codebook.usage, codebook.vectors))}
-        files.write(out, tensors, arguments)
+        codebook = weights.extra["state"].codebook._asdict()
+        kmeans = files.read(workdir / KMEANS_FILE)[0] if (workdir / KMEANS_FILE).is_file() else codebook
+        tree = {"params": weights.params, "codebook": codebook, "text": weights.extra["text"], "kmeans": kmeans}
+        files.write(out, write_tensors(official.vq_entries(), tree), arguments)
     else:
         arguments = sections.arguments(stage.config)
         tree = {"params": weights.params, "encoder": weights.extra["tokenizer"]["encoder"]}
@@ -173,14 +166,14 @@ def _empty(name: str, fields: dict):
     return config, jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), shapes)
 
 
-def _write_workdir(out, config, weights, unused=None):
+def _write_workdir(out, config, weights, kmeans=None):
     from neurolm_jax.training import checkpoint
     from neurolm_jax.weights import files
 
     with appearing_folder(out) as folder:
         checkpoint.save_weights(folder, weights, config)
-        if unused:
-            files.write(folder / UNUSED_FILE, unused, {})
+        if kmeans:
+            files.write(folder / KMEANS_FILE, kmeans, {})
     print(f"{out}: {config.stage}")
 
 

@@ -51,6 +51,9 @@ def test_official_tokenizer_has_the_released_tensors():
     shapes = RELEASED["VQ.pt"]
     kept = {name for name in shapes if not name.startswith(("VQ.quantize.", "wte."))}
     assert names(official.tokenizer_entries(), ours.params) == kept
+    codebook = ours.extra["state"].codebook._asdict()
+    tree = {"params": ours.params, "codebook": codebook, "kmeans": codebook, "text": ours.extra["text"]}
+    assert names(official.vq_entries(), tree) == set(shapes)
     assert count(ours.params) == sum(math.prod(shapes[name]) for name in kept)
     assert ours.extra["state"].codebook.vectors.shape == tuple(shapes["VQ.quantize.embedding.weight"])
 

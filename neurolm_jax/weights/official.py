@@ -3,18 +3,18 @@
 from neurolm_jax.weights.gpt2 import block_entries
 from neurolm_jax.weights.mapping import FLAG, TRANSPOSED, Entry, convolution, under
 
-# Held by every released tokenizer and read by no computation: what k-means left behind.
-UNUSED = ("VQ.quantize.embedding.cluster_size", "VQ.quantize.embedding.embed_avg")
-
 
 def vq_entries() -> list[Entry]:
-    """``VQ.pt`` as a tree: params, codebook, and the text embedding it was aligned with."""
+    """``VQ.pt`` as a tree: params, codebook, the text embedding it was aligned with, and what k-means left behind,
+    which no computation reads."""
     return [
         *under("params", tokenizer_entries()),
         Entry("VQ.quantize.embedding.weight", "codebook/vectors"),
         Entry("VQ.quantize.cluster_size", "codebook/usage"),
         Entry("VQ.quantize.embedding.initted", "codebook/initialised", FLAG),
         Entry("wte.weight", "text"),
+        Entry("VQ.quantize.embedding.cluster_size", "kmeans/usage"),
+        Entry("VQ.quantize.embedding.embed_avg", "kmeans/vectors"),
     ]
 
 
