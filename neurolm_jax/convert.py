@@ -120,7 +120,7 @@ def convert_gpt2(path: pathlib.Path, out: pathlib.Path) -> None:
     if heads is None and fields["width"] % gpt2.HEAD_WIDTH:
         raise UserError(f"{path}: width {fields['width']} is none of GPT-2's, and no config.json tells the heads")
     config, zeros = _empty("language", {"language": fields | ({"heads": heads} if heads else {})})
-    _write_workdir(out, config, zeros._replace(params=gpt2.load(path, zeros.params)))
+    _write_workdir(out, config, zeros._replace(params=gpt2.place(tensors, zeros.params, str(path))))
 
 
 def export_checkpoint(workdir: pathlib.Path, out: pathlib.Path) -> None:

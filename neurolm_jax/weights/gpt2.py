@@ -52,8 +52,13 @@ def load(path: str | pathlib.Path, like: dict) -> dict:
     Raises:
       UserError: no such file, or tensors missing, surplus or of other shapes (all are named).
     """
-    tensors, _ = read(path)
-    return read_tree(ENTRIES, widened(tensors, like["token_embedding"]["table"].shape[0]), like, str(path), UNREAD)
+    return place(read(path)[0], like, str(path))
+
+
+def place(tensors: Mapping[str, np.ndarray], like: dict, source: str) -> dict:
+    """The same from the tensors that ``read`` gave."""
+    wide = widened(tensors, like["token_embedding"]["table"].shape[0])
+    return read_tree(ENTRIES, wide, like, source, UNREAD)
 
 
 def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], int | None]:
