@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 
 from neurolm_jax.models import quantizer
+from neurolm_jax.models.losses import masked_mean
 from neurolm_jax.models.quantizer import Codebook
 
 
@@ -47,6 +48,8 @@ def test_invalid_vectors_change_nothing():
         return quantizer.update(book, x, codes, valid, jax.random.key(1), decay=0.9, dead_below=0.5)
 
     jax.tree.map(np.testing.assert_array_equal, after(z), after(other))
+    commitment = [masked_mean(quantizer.quantize(book.vectors, x)[2], valid).value for x in (z, other)]
+    assert commitment[0] == commitment[1] > 0
 
 
 def test_dead_codes_become_vectors_of_the_batch_with_fresh_usage():
