@@ -112,11 +112,11 @@ def _read_neurolm(path, tensors, arguments, tokenizer, stage):
 
 def convert_gpt2(path: pathlib.Path, out: pathlib.Path) -> None:
     """GPT-2 as the workdir of a language stage."""
-    from neurolm_jax.weights import gpt2
+    from neurolm_jax.weights import gpt2, sections
 
     tensors, heads = gpt2.read(path)
-    fields = gpt2.sizes(tensors) | {"vocabulary": 50304, "approximate_gelu": True}
-    fields |= {"dtype": "float32", "remat": False, "dropout": 0.0}
+    fields = gpt2.sizes(tensors) | sections.PRECISION
+    fields |= {"vocabulary": 50304, "approximate_gelu": True, "dropout": 0.0}
     if heads is None and fields["width"] % gpt2.HEAD_WIDTH:
         raise UserError(f"{path}: width {fields['width']} is none of GPT-2's, and no config.json tells the heads")
     config, zeros = _empty("language", {"language": fields | ({"heads": heads} if heads else {})})

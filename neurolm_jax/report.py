@@ -40,7 +40,8 @@ def write_page(folder: pathlib.Path, results: dict) -> None:
     page.add_html(_results_html(results), title="Results on held-out EEG", tags=("results",))
     for name, task in results["tasks"].items():
         page.add_figure(figures.confusion(name, task), title=f"Answers: {name}", tags=("results",))
-    page.add_figure(figures.code_use(results["codebook"]), title="Codebook use", tags=("tokenizer",))
+    if results["codebook"]:
+        page.add_figure(figures.code_use(results["codebook"]), title="Codebook use", tags=("tokenizer",))
     caption = "EEG that the tokenizer was not trained on, and what the decoders make of its code alone, both z-scored."
     title = "Patches and their reconstruction"
     page.add_figure(figures.reconstruction(_rebuild(folder)), title=title, caption=caption, tags=("tokenizer",))

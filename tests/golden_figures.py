@@ -10,6 +10,7 @@ import numpy as np
 from named_tensors import tensor
 
 from neurolm_jax.eeg.electrodes import VOCABULARY
+from neurolm_jax.models.attention import staircase
 from neurolm_jax.models.config import EncoderConfig, LanguageModelConfig, NeuroLMConfig, TokenizerConfig
 from neurolm_jax.models.neurolm import NeuroLM
 from neurolm_jax.models.quantizer import Codebook
@@ -101,6 +102,25 @@ class Golden:
             ids["second"][i, :count] = np.repeat(np.arange(seconds), len(channels))
             ids["segment"][i, :count] = 1
         return {"patches": patches} | ids
+
+
+def close(got, want, tolerance=1e-4):
+    np.testing.assert_allclose(np.asarray(got), want, rtol=tolerance, atol=tolerance)
+
+
+def mixed_row(eeg: dict, sample: int, count: int, seconds: int, text) -> dict[str, jax.Array]:
+    """One row [1, count + len(text)]: a sample's valid EEG and its text, as ``mixed_hidden`` takes them."""
+    text = np.asarray(text, np.int32)
+    place = np.arange(count + len(text))
+    row = {
+        "eeg_index": np.where(place < count, place, -1),
+        "tokens": np.concatenate([np.zeros(count, np.int32), text]),
+        "position": np.concatenate([np.asarray(eeg["second"])[sample, :count], seconds + np.arange(len(text))]),
+    }
+    row = {key: jnp.array(value, jnp.int32)[None] for key, value in row.items()}
+    seen = staircase(jnp.ones_like(row["position"]), row["position"], row["eeg_index"] < 0)
+    ids = {key: eeg[key][sample : sample + 1] for key in ("channel", "second")}
+    return ids | row | {"intervals": seen}
 
 
 def gradient_of(tree: dict, entries: list[Entry]) -> dict[str, np.ndarray]:

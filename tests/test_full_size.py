@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden_figures import close, mixed_row
 from named_tensors import tensor
 
 from neurolm_jax import convert
@@ -27,10 +28,6 @@ from neurolm_jax.weights.mapping import write_tensors
 pytestmark = pytest.mark.slow
 FOLDER = pathlib.Path(__file__).parent / "golden"
 FILES = {"VQ": "tokenizer", "NeuroLM-B": "pretrain"}
-
-
-def close(got, want, tolerance=1e-4):
-    np.testing.assert_allclose(np.asarray(got), want, rtol=tolerance, atol=tolerance)
 
 
 @pytest.fixture(scope="module")
@@ -144,22 +141,16 @@ def test_neurolm(workdirs, description, figures, eeg):
     loss, accuracy = chunked_cross_entropy(hidden.reshape(-1, hidden.shape[-1]), classes, targets.reshape(-1))
     close(loss.value, figures["eeg_loss"])
     close(accuracy.value, figures["eeg_accuracy"])
-    text = jnp.array(figures["text_ids"], jnp.int32)
+    text = figures["text_ids"].astype(np.int32)
     loss, _ = text_loss(model, variables, classes, text, jax.random.key(0), train=False, method="text_hidden")
     close(loss.value, figures["text_loss"])
 
     def mixed(params, sample, words):
         """Hidden states [1, len(words), W] of words after a sample's EEG."""
-        count, seconds = eeg["channel"].shape[1], description["config"]["seconds"][sample]
-        place = np.arange(count + len(words))
-        index = jnp.array(np.where(place < count, place, -1), jnp.int32)[None]
-        second = jnp.concatenate([eeg["second"][sample], seconds + np.arange(len(words))])
-        position = second.astype(jnp.int32)[None]
-        tokens = jnp.concatenate([jnp.zeros(count, jnp.int32), jnp.asarray(words, jnp.int32)])[None]
-        one = slice(sample, sample + 1)
-        inputs = features[one], eeg["channel"][one], eeg["second"][one], index, tokens, position
-        seen = staircase(jnp.ones_like(position), position, index < 0)
-        return model.apply({"params": params}, *inputs, seen, method="mixed_hidden")[:, count:]
+        count = eeg["channel"].shape[1]
+        row = mixed_row(eeg, sample, count, description["config"]["seconds"][sample], words)
+        arguments = {"features": features[sample : sample + 1], **row}
+        return model.apply({"params": params}, **arguments, method="mixed_hidden")[:, count:]
 
     prompt = description["config"]["prompt_len"]
 

@@ -120,6 +120,19 @@ def test_measures_equal_scikit_learn():
     assert found["confusion"][0][1] == ((labels == 0) & (answered == 1)).sum()
 
 
+def test_measures_of_three_classes_and_of_missing_ones():
+    rng = np.random.default_rng(0)
+    labels, p = rng.integers(0, 3, 60), rng.dirichlet(np.ones(3), 60)
+    found = measure(labels, p, ["a", "b", "c"])
+    np.testing.assert_allclose(found["auroc"], roc_auc_score(labels, p, multi_class="ovr"))
+    np.testing.assert_allclose(found["balanced_accuracy"], balanced_accuracy_score(labels, p.argmax(1)))
+    two = measure(labels % 2, p, ["a", "b", "c"])  # no c
+    areas = [roc_auc_score(labels % 2 == k, p[:, k]) for k in (0, 1)]
+    np.testing.assert_allclose(two["auroc"], np.mean(areas))
+    assert two["recall"]["c"] == 0 and two["balanced_accuracy"] == (two["recall"]["a"] + two["recall"]["b"]) / 2
+    assert measure(labels * 0, p, ["a", "b", "c"])["auroc"] is None
+
+
 def test_an_unreadable_answer_is_no_class():
     found = measure_words(np.array([0, 0, 1, 1]), [0, None, 1, None], 2)
     assert found == {"balanced_accuracy": 0.5, "unreadable": 0.5}

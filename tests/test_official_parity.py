@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_figures import Golden, gradient_of, names
+from golden_figures import Golden, close, gradient_of, mixed_row, names
 
 from neurolm_jax.models import quantizer
 from neurolm_jax.models.attention import bidirectional, staircase
@@ -23,10 +23,6 @@ from neurolm_jax.stages.tokenizer import learn, tokenizer_terms
 golden = functools.cache(Golden)
 each_tokenizer = pytest.mark.parametrize("name", names("vq"))
 each_language = pytest.mark.parametrize("name", names("lm"))
-
-
-def close(got, want, tolerance=1e-4):
-    np.testing.assert_allclose(np.asarray(got), want, rtol=tolerance, atol=tolerance)
 
 
 def test_there_are_pairs():
@@ -190,25 +186,9 @@ def test_text(name):
     close(hidden[:, -1] @ classes[::97].T, g["text_logits_last"])
 
 
-def mixed_row(g, sample, text):
-    """One row [1, T] of a sample's valid EEG and its text, as arguments of ``mixed_hidden`` without the features."""
-    count = int(g["n_tokens"][sample])
-    seconds = g.config["seconds"][sample]
-    eeg = g.eeg()
-    text = np.asarray(text, np.int32)
-    length = count + len(text)
-    eeg_index = np.where(np.arange(length) < count, np.arange(length), -1)
-    tokens = np.concatenate([np.zeros(count, np.int32), text])
-    position = np.concatenate([np.asarray(eeg["second"])[sample, :count], seconds + np.arange(len(text))])
-    row = {"eeg_index": eeg_index, "tokens": tokens, "position": position}
-    row = {key: jnp.array(value, jnp.int32)[None] for key, value in row.items()}
-    segment = jnp.ones((1, length), jnp.int32)
-    ids = {key: eeg[key][sample : sample + 1] for key in ("channel", "second")}
-    return ids | row | {"intervals": staircase(segment, row["position"], row["eeg_index"] < 0)}, count
-
-
 def mixed_hidden(g, params, features, sample, text):
-    row, count = mixed_row(g, sample, text)
+    count = int(g["n_tokens"][sample])
+    row = mixed_row(g.eeg(), sample, count, g.config["seconds"][sample], text)
     arguments = {"features": features[sample : sample + 1], **row}
     apply = jax.jit(NeuroLM(g.neurolm).apply, static_argnames="method")
     hidden = apply({"params": params}, **arguments, method="mixed_hidden")

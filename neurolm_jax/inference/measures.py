@@ -5,16 +5,21 @@ import numpy as np
 
 def measure(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> dict:
     """balanced_accuracy, auroc, recall by class and confusion (rows true, columns answered) of labels [N],
-    probabilities [N, K]. AUROC is one against the rest, averaged, where there are more than two classes."""
-    from sklearn.metrics import balanced_accuracy_score, confusion_matrix, recall_score, roc_auc_score
+    probabilities [N, K]. AUROC is one against the rest, averaged, where there are more than two classes. Both are over
+    the classes that occur; where a single one does, AUROC is None."""
+    from sklearn.metrics import confusion_matrix, recall_score, roc_auc_score
 
     answered = probabilities.argmax(axis=1)
     places = list(range(len(classes)))
-    scores = probabilities[:, 1] if len(classes) == 2 else probabilities
+    present = np.unique(labels)
     recall = recall_score(labels, answered, labels=places, average=None, zero_division=0)
+    auroc = None
+    if len(present) > 1:
+        against_rest = present if len(classes) > 2 else [1]
+        auroc = float(np.mean([roc_auc_score(labels == k, probabilities[:, k]) for k in against_rest]))
     return {
-        "balanced_accuracy": float(balanced_accuracy_score(labels, answered)),
-        "auroc": float(roc_auc_score(labels, scores, multi_class="ovr", labels=places)),
+        "balanced_accuracy": float(recall[present].mean()),
+        "auroc": auroc,
         "n_test": len(labels),
         "recall": dict(zip(classes, recall.tolist())),
         "confusion": confusion_matrix(labels, answered, labels=places).tolist(),

@@ -69,4 +69,5 @@ def footnote(tasks: dict) -> str:
 
 
 def _figures(task):
-    return f"{task['balanced_accuracy']:.3f} ({task['auroc']:.3f})"
+    auroc = "one class" if task["auroc"] is None else f"{task['auroc']:.3f}"
+    return f"{task['balanced_accuracy']:.3f} ({auroc})"

@@ -14,7 +14,7 @@ from neurolm_jax.errors import UserError
 from neurolm_jax.weights import gpt2
 from neurolm_jax.weights.mapping import count_layers, dimension
 
-_PRECISION = {"dtype": "float32", "remat": False}
+PRECISION = {"dtype": "float32", "remat": False}  # of every model read from such files
 _PLAIN = {"bias": False, "dropout": 0.0, "num_classes": 0, "block_size": 1024}
 
 
@@ -52,7 +52,7 @@ def neurolm_sections(tensors: Mapping[str, np.ndarray], arguments: Mapping) -> d
             "width": model.get("n_embd") or found["width"],
             "vocabulary": vocabulary,
             "positions": model.get("block_size") or found["positions"],
-            **_PRECISION,
+            **PRECISION,
             "approximate_gelu": False,
             "dropout": 0.0,
         },
@@ -80,7 +80,7 @@ def _encoder_section(tensors, prefix, arguments):
         "seconds": dimension(tensors, (f"{prefix}time_embed.weight", 0), default=64),
         "patch_norm": "row",
         "causal": False,
-        **_PRECISION,
+        **PRECISION,
     }
 
 
