@@ -49,7 +49,7 @@ def test_shards_return_what_was_written(folder):
 
 
 def test_many_shards(folder, monkeypatch, tmp_path):
-    monkeypatch.setattr(shards, "RECORDS_PER_SHARD", 2)
+    monkeypatch.setattr(shards, "SHARD_BYTES", 20)
     records = [(bytes([i]) * 10, {}) for i in range(5)]
     manifest = shards.write(tmp_path / "y", records, {"kind": "text"})
     assert [shard["records"] for shard in manifest["shards"]] == [2, 2, 1]

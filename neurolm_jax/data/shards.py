@@ -14,7 +14,7 @@ from neurolm_jax.errors import UserError
 from neurolm_jax.outputs import appearing_folder
 
 FORMAT = 1
-RECORDS_PER_SHARD = 4096
+SHARD_BYTES = 256 * 2**20  # a shard is closed when it has this many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,28 @@ class Shards:
 
     path: pathlib.Path
     manifest: dict
-    source: "_Source"
+    source: "Source"
+
+
+class Writer:
+    """Records into one ArrayRecord file, a record a group, so that each can be read alone."""
+
+    def __init__(self, file: pathlib.Path):
+        from array_record.python.array_record_module import ArrayRecordWriter
+
+        self._writer = ArrayRecordWriter(str(file), "group_size:1")
+        self.records = self.bytes = 0
+
+    def write(self, data: bytes) -> None:
+        self._writer.write(data)
+        self.records += 1
+        self.bytes += len(data)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._writer.close()
 
 
 def write(path: pathlib.Path, records: Iterable[tuple[bytes, dict]], manifest: dict) -> dict:
@@ -34,24 +55,37 @@ def write(path: pathlib.Path, records: Iterable[tuple[bytes, dict]], manifest: d
       manifest: its other fields.
     """
     with appearing_folder(path) as folder:
-        shards, index, digest = [], {}, hashlib.sha256()
-        for i, part in enumerate(_parts(records)):
-            file = folder / f"shard-{i:05d}.array_record"
-            _write_shard(file, [data for data, _ in part])
-            for data, entry in part:
-                digest.update(hashlib.sha256(data).digest())
-                for key, value in entry.items():
-                    index.setdefault(key, []).append(value)
-            shards.append({"file": file.name, "records": len(part), "bytes": file.stat().st_size})
-        manifest = {
-            "format": FORMAT,
-            **manifest,
-            "records": sum(shard["records"] for shard in shards),
-            "content_hash": digest.hexdigest(),
-            "shards": shards,
-            "index": index,
-        }
-        (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        found, index, digests = [], {}, []
+        records = iter(records)
+        while (record := next(records, None)) is not None:
+            file = folder / shard_name(len(found))
+            with Writer(file) as writer:
+                while record is not None:
+                    data, entry = record
+                    writer.write(data)
+                    digests.append(hashlib.sha256(data).digest())
+                    for key, value in entry.items():
+                        index.setdefault(key, []).append(value)
+                    record = next(records, None) if writer.bytes < SHARD_BYTES else None
+            found.append({"file": file.name, "records": writer.records, "bytes": file.stat().st_size})
+        return write_manifest(folder, manifest, found, index, digests)
+
+
+def shard_name(number: int) -> str:
+    return f"shard-{number:05d}.array_record"
+
+
+def write_manifest(folder: pathlib.Path, fields: dict, shards: list[dict], index: dict, digests: list[bytes]) -> dict:
+    """The manifest of some shards: each with its file, records and bytes; index and SHA-256 of every record."""
+    manifest = {
+        "format": FORMAT,
+        **fields,
+        "records": sum(shard["records"] for shard in shards),
+        "content_hash": hashlib.sha256(b"".join(digests)).hexdigest(),
+        "shards": shards,
+        "index": index,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
     return manifest
 
 
@@ -85,10 +119,10 @@ def open_shards(path: str | pathlib.Path) -> Shards:
             size = file.stat().st_size
             raise UserError(f"{file}: {size} bytes instead of {shard['bytes']}, the shard is damaged; prepare it again")
         files.append(file)
-    return Shards(path, manifest, _Source(files, [shard["records"] for shard in manifest["shards"]]))
+    return Shards(path, manifest, Source(files, [shard["records"] for shard in manifest["shards"]]))
 
 
-class _Source:
+class Source:
     """Random access to the records of several files, with errors that name the file."""
 
     def __init__(self, files: list[pathlib.Path], counts: list[int]):
@@ -119,23 +153,3 @@ class _Source:
                 return file
             index -= count
         raise IndexError(index)
-
-
-def _parts(records):
-    part = []
-    for record in records:
-        part.append(record)
-        if len(part) == RECORDS_PER_SHARD:
-            yield part
-            part = []
-    if part:
-        yield part
-
-
-def _write_shard(file, records):
-    from array_record.python.array_record_module import ArrayRecordWriter
-
-    writer = ArrayRecordWriter(str(file), "group_size:1")
-    for data in records:
-        writer.write(data)
-    writer.close()

@@ -1,6 +1,7 @@
 """The electrode vocabulary: a channel's id is the place of its name, as in the released models."""
 
 import re
+from typing import NamedTuple
 
 VOCABULARY = tuple(
     """
@@ -13,11 +14,43 @@ VOCABULARY = tuple(
 )
 PAD = VOCABULARY.index("pad")
 _PLACES = {name.upper(): i for i, name in enumerate(VOCABULARY)}
-_DECORATION = re.compile(r"^(EEG[ _-]*)?(.+?)(-(REF|LE|AR|AVG))?\.*$")
+# Two names for one place on the scalp, of the 10-20 system and of the 10-10 system that went on from it.
+ALIASES = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8"}
+REFERENCES = {"REF", "LE", "AR", "AVG", "CAR", "A1A2", "A1+A2", "M1M2", "M1+M2", "LER", "CLE", "0", "G2"}
+_DECORATION = re.compile(r"^(?:EEG|POL)?[ _:]*(.*?)[ .]*(?:-\d+)?$")  # MNE numbers names that occur twice
+
+
+class Channel(NamedTuple):
+    """Id of an electrode, or of a bipolar pair; and the reference that the name tells, if any."""
+
+    electrode: int
+    reference: str | None
+
+
+def parse_channel(name: str) -> Channel | None:
+    """What a channel name such as ``Fp1``, ``EEG FP1-REF``, ``C3..``, ``EEG Fpz-Cz`` or ``F7-T3`` stands for.
+
+    A pair that the vocabulary does not have, such as ``C4-M1``, is its first electrode against the second. None if
+    the name is of no electrode in the vocabulary.
+    """
+    bare = _DECORATION.match(name.strip().upper()).group(1)
+    if "-" not in bare:
+        return _single(bare, None)
+    first, second = (part.strip(" .") for part in bare.split("-", 1))
+    pair = _PLACES.get(f"{ALIASES.get(first, first)}-{ALIASES.get(second, second)}")
+    if pair is not None:
+        return Channel(pair, None)
+    if second in REFERENCES or _single(second, None):
+        return _single(first, second)
+    return None
 
 
 def electrode_id(name: str) -> int | None:
-    """Id of a channel name such as ``Fp1``, ``EEG FP1-REF`` or ``C3..``; None if it is not in the vocabulary."""
-    bare = _DECORATION.match(name.strip().upper())
-    place = _PLACES.get(bare.group(2).rstrip(".")) if bare else None
-    return None if place == PAD else place
+    """Id of a channel name, see ``parse_channel``; None if it is not in the vocabulary."""
+    found = parse_channel(name)
+    return found.electrode if found else None
+
+
+def _single(name, reference):
+    place = _PLACES.get(ALIASES.get(name, name))
+    return None if place is None or place == PAD else Channel(place, reference)

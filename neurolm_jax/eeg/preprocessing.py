@@ -1,7 +1,6 @@
 """From an MNE recording to microvolts at 200 Hz (paper, section 3.1)."""
 
 import dataclasses
-import hashlib
 
 import numpy as np
 
@@ -62,9 +61,3 @@ def preprocess(raw, settings: Preprocessing, name: str) -> Signal:
         raw.notch_filter(settings.mains, picks="all", verbose="error")
     raw.resample(RATE, verbose="error")
     return Signal(np.float32(raw.get_data() * 1e6), electrodes)
-
-
-def content_hash(raw) -> str:
-    """SHA-256 of a recording's samples as read: the same for a copy under another name."""
-    data = np.ascontiguousarray(raw.get_data(), np.float64)
-    return hashlib.sha256(repr(data.shape).encode() + data.tobytes()).hexdigest()

@@ -12,8 +12,8 @@ from neurolm_jax.eeg.preprocessing import RATE
 class Record:
     """samples [C, N] float32 microvolts at 200 Hz.
 
-    electrodes: C ids; source, subject, session, recording: names; start: second of the first sample in the recording;
-    label: of a task's window, else None.
+    electrodes: C ids; source, subject, session, recording: names; reference: of the montage, such as LE or AR, where
+    it is known; start: second of the first sample in the recording; label: of a task's window, else None.
     """
 
     samples: np.ndarray
@@ -22,6 +22,7 @@ class Record:
     recording: str
     subject: str | None = None
     session: str | None = None
+    reference: str | None = None
     start: float = 0.0
     label: str | None = None
 

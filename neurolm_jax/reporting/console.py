@@ -1,6 +1,10 @@
 """Tables in a terminal."""
 
+import collections
+
 from neurolm_jax.reporting.results import footnote, table_rows
+
+SHOWN = 20  # recordings
 
 
 def print_results(tasks: dict, codebook: dict | None, title: str) -> None:
@@ -19,3 +23,21 @@ def print_results(tasks: dict, codebook: dict | None, title: str) -> None:
         console.print(note)
     if codebook:
         console.print(f"codes used {codebook['used_fraction']:.1%}, perplexity {codebook['perplexity']:.1f}")
+
+
+def print_recordings(manifest: dict, title: str) -> None:
+    """Hours of prepared shards, and what was left out and why."""
+    recordings = manifest["recordings"]
+    left_out = [r for r in recordings if r["outcome"] == "skipped"]
+    print(f"{title}: {manifest['records']:,} records of {len(recordings) - len(left_out):,} recordings,", end=" ")
+    print(f"{manifest['hours']:.2f} h")
+    for recording in left_out[:SHOWN]:
+        print(f"  left out {recording['name']}: {recording['reason']}")
+    if len(left_out) > SHOWN:
+        print(f"  and {len(left_out) - SHOWN:,} more; the manifest has every reason")
+    if lost := sum(r.get("recorded_hours", 0) for r in left_out):
+        print(f"  {lost:.2f} h left out with them")
+    if cut := sum(r.get("dropped_seconds", 0) for r in recordings if r["outcome"] == "used"):
+        print(f"  {cut / 3600:.2f} h cut out of the others: missing, flat or clipped")
+    if mains := collections.Counter(f"{r['mains']:g} Hz" if r["mains"] else "none" for r in recordings if "mains" in r):
+        print("  mains:", ", ".join(f"{value} in {count:,}" for value, count in mains.most_common()))

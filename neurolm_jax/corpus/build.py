@@ -1,0 +1,170 @@
+"""A corpus of unlabelled EEG from directories of recordings, in any number of sittings."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+from neurolm_jax.corpus import parts, sources, workers
+from neurolm_jax.corpus.parts import Part
+from neurolm_jax.corpus.recording import PIECE
+from neurolm_jax.corpus.sources import Source
+from neurolm_jax.data import shards
+from neurolm_jax.eeg.preprocessing import RATE, Preprocessing
+from neurolm_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Excluded:
+    """Of downstream sets, what a corpus must not hold: set by subject id, and by hash of the samples."""
+
+    subjects: Mapping[str, str]
+    hashes: Mapping[str, str]
+
+
+def excluded(manifests: Mapping[str, Iterable[pathlib.Path]]) -> Excluded:
+    """Subjects and recordings of the test and validation parts of each set, named by the manifests of its folders."""
+    subjects, hashes = {}, {}
+    for name, files in manifests.items():
+        for file in files:
+            manifest = shards.read_manifest(file.parent)
+            if manifest.get("split") not in ("test", "validation"):
+                continue
+            for recording in manifest["recordings"]:
+                hashes.setdefault(recording["hash"], name)
+                if recording.get("subject"):
+                    subjects.setdefault(recording["subject"], name)
+    return Excluded(subjects, hashes)
+
+
+def build(
+    inputs: Iterable[pathlib.Path],
+    out: pathlib.Path,
+    settings: Preprocessing,
+    corpus: str,
+    without: Excluded = Excluded({}, {}),
+    worker_count: int = 0,
+    scheduler: str | None = None,
+) -> dict:
+    """Write shards and manifest of all recordings under the inputs to ``out``; returns the manifest.
+
+    Stopped, it leaves finished work beside ``out`` and goes on from there when it is called again.
+    """
+    begin = time.perf_counter()
+    found = [_without_subject(source, without) for source in sources.find(inputs)]
+    work = out.with_name(f".{out.name}.unfinished")
+    described = dataclasses.asdict(settings) | {"rate": RATE, "unit": "microvolt", "piece_seconds": PIECE}
+    _begin(work, described | {"corpus": corpus})
+    with workers.mapping(worker_count, scheduler) as run:
+        done = _make_parts(found, work / "parts", settings, corpus, run)
+        kept = _refuse_copies(done, without)
+        entries = _merge(kept, work, run)
+    outcomes = [part.outcome for _, part in kept]
+    whole = [part for _, part in kept]
+    manifest = {
+        "kind": "eeg",
+        "source": corpus,
+        "split": "train",
+        "preprocessing": described,
+        "hours": sum(outcome["hours"] for outcome in outcomes),
+        "seconds": time.perf_counter() - begin,
+        "recordings": outcomes,
+    }
+    index = {key: [value for part in whole for value in part.index[key]] for key in ("channels", "samples")}
+    digests = [bytes.fromhex(digest) for part in whole for digest in part.digests]
+    manifest = shards.write_manifest(work / "shards", manifest, entries, index, digests)
+    (work / "shards").rename(out)
+    shutil.rmtree(work)
+    return manifest
+
+
+def _without_subject(source, without):
+    if source.subject in without.subjects:
+        reason = f"subject {source.subject} is in {without.subjects[source.subject]}"
+        return dataclasses.replace(source, excluded=reason)
+    return source
+
+
+def _begin(work, described):
+    """A folder for unfinished work; that of an earlier run goes on if it had the same settings."""
+    file = work / "settings.json"
+    if file.is_file():
+        if json.loads(file.read_text()) != described:
+            raise UserError(f"{work}: unfinished work with other settings; use those again, or remove the folder")
+        return
+    (work / "parts").mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(described))
+
+
+def _make_parts(found, folder, settings, corpus, run) -> list[tuple[Source, Part]]:
+    from tqdm import tqdm
+
+    done = {source: part for source in found if (part := parts.finished(folder, source))}
+    make = functools.partial(parts.make, settings=settings, corpus=corpus, folder=folder)
+    with tqdm(total=len(found), initial=len(done), unit=" recordings", desc="prepare", disable=None) as bar:
+        hours = 0.0
+        for source, part in run(make, [source for source in found if source not in done]):
+            if isinstance(part, workers.WorkerLost):
+                part = parts.skipped(source, str(part))
+            done[source] = part
+            hours += part.outcome["hours"]
+            bar.set_postfix_str(f"{hours:.1f} h")
+            bar.update()
+    return [(source, done[source]) for source in found]
+
+
+def _refuse_copies(done, without) -> list[tuple[Source, Part]]:
+    """The same list, but recordings that are there already, or in a set that is tested on, are left out."""
+    seen: dict[str, str] = {}
+    kept = []
+    for source, part in done:
+        digest, reason = part.outcome["hash"], None
+        if part.outcome["outcome"] == "used":
+            if digest in without.hashes:
+                reason = f"a recording of {without.hashes[digest]}"
+            elif digest in seen:
+                reason = f"a copy of {seen[digest]}"
+            else:
+                seen[digest] = source.name
+        if reason:
+            outcome = part.outcome | {"outcome": "skipped", "reason": reason, "hours": 0.0}
+            part = Part(outcome, {key: [] for key in part.index}, [], 0)
+        kept.append((source, part))
+    return kept
+
+
+def _merge(kept, work, run) -> list[dict]:
+    """Shards of the kept parts, in their order; each as the manifest has it."""
+    folder = work / "shards"
+    folder.mkdir(exist_ok=True)
+    jobs = list(_jobs(kept, work))
+    sizes = dict(run(_merge_one, jobs))
+    return [{"file": job.shard.name, "records": sum(job.counts), "bytes": sizes[job]} for job in jobs]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    files: tuple[pathlib.Path, ...]
+    counts: tuple[int, ...]
+    shard: pathlib.Path
+
+
+def _jobs(kept, work) -> Iterator[_Job]:
+    files, counts, size, number = [], [], 0, 0
+    used = [(source, part) for source, part in kept if part.digests]
+    for place, (source, part) in enumerate(used, start=1):
+        files.append(parts.records_file(work / "parts", source))
+        counts.append(len(part.digests))
+        size += part.bytes
+        if size >= shards.SHARD_BYTES or place == len(used):
+            yield _Job(tuple(files), tuple(counts), work / "shards" / shards.shard_name(number))
+            files, counts, size, number = [], [], 0, number + 1
+
+
+def _merge_one(job):
+    if job.shard.is_file():
+        return job.shard.stat().st_size
+    return parts.merge(job.files, job.counts, job.shard)

@@ -1,0 +1,193 @@
+"""One recording into records, a few minutes at a time: memory does not grow with its length."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from neurolm_jax.corpus.sources import Source
+from neurolm_jax.eeg import quality
+from neurolm_jax.eeg.electrodes import VOCABULARY, parse_channel
+from neurolm_jax.eeg.filtering import Filter
+from neurolm_jax.eeg.identity import ContentHash
+from neurolm_jax.eeg.mains import detect_mains
+from neurolm_jax.eeg.preprocessing import RATE, Preprocessing
+from neurolm_jax.eeg.records import Record
+
+PIECE = 256  # seconds in one record
+LOOK = 120  # seconds in the middle that are looked at for unit, copies and mains
+SHORTEST = 2  # seconds of a stretch between bad ones that are worth keeping
+MOSTLY_BAD = 0.5  # of a piece: the channel is left out of it, instead of its bad seconds from all channels
+
+
+class Unusable(Exception):
+    """Nothing of the recording can be used; the message says why."""
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What became of a recording, as the manifest has it. Hours are those of the recording, channels counted once.
+
+    channels: id of electrode or pair by channel used; left_out: reason by channel not used.
+    dropped: seconds by kind that were cut out of all channels; channel_seconds: by kind, what was bad in a channel.
+    """
+
+    name: str
+    outcome: str = "used"
+    reason: str | None = None
+    hash: str | None = None
+    subject: str | None = None
+    session: str | None = None
+    reference: str | None = None
+    rate: float | None = None
+    mains: float | None = None
+    mains_from: str | None = None
+    hours: float = 0.0
+    recorded_hours: float = 0.0
+    channels: list[str] = dataclasses.field(default_factory=list)
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    dropped_seconds: int = 0
+    bad_channel_seconds: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+def read(source: Source):
+    """An ``mne.io.Raw``, samples still on disk."""
+    import mne
+
+    if source.path.suffix.lower() == ".eeg":
+        return mne.io.read_raw_nihon(source.path, verbose="error")
+    return mne.io.read_raw(source.path, verbose="error")
+
+
+def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: Outcome) -> Iterator[Record]:
+    """Records of a recording; ``outcome`` is complete when they are.
+
+    Raises:
+      Unusable: nothing of it can be used.
+    """
+    rate, length = float(raw.info["sfreq"]), int(raw.n_times)
+    outcome.subject, outcome.session, outcome.reference = source.subject, source.session, source.reference
+    outcome.rate, outcome.recorded_hours = rate, length / rate / 3600
+    if source.excluded:
+        raise Unusable(source.excluded)
+    if length < rate:
+        raise Unusable("shorter than one second")
+    picks, electrodes = _choose(raw, source, outcome)
+    middle = max(0, (length - round(LOOK * rate)) // 2)
+    sample = _samples(raw, picks, middle, min(length, middle + round(LOOK * rate)))
+    if fault := quality.unit_fault(_deviations(sample, rate)):
+        raise Unusable(fault)
+    for copy, (original, lag) in sorted(quality.copies(sample).items(), reverse=True):
+        how = "exactly" if lag == 0 else f"shifted by {abs(lag)} samples"
+        outcome.left_out[outcome.channels[copy]] = f"copies {outcome.channels[original]} {how}"
+        for sequence in (picks, electrodes, outcome.channels):
+            del sequence[copy]
+    mains = _mains(raw, source, settings, sample, rate, outcome)
+
+    whole = Filter(rate, length, settings.low, settings.high, mains)
+    seconds = whole.clock.length // RATE
+    digest = ContentHash(len(picks))
+    lowest = highest = np.full(len(picks), np.nan)
+    counts = dict.fromkeys(quality.KINDS, 0)
+    kept = 0
+    for begin in range(0, seconds, PIECE):
+        stop = min(begin + PIECE, seconds)
+        first, last = whole.span(begin * RATE, stop * RATE)
+        x = _samples(raw, picks, first, last)
+        here = round(begin * rate), length if stop == seconds else round(stop * rate)
+        inside = x[:, here[0] - first : here[1] - first]
+        digest.update(inside)
+        finite = np.where(np.isfinite(inside), inside, np.nan)
+        lowest, highest = np.fmin(lowest, np.fmin.reduce(finite, 1)), np.fmax(highest, np.fmax.reduce(finite, 1))
+        bad = {
+            kind: flags[:, : stop - begin] for kind, flags in quality.bad_seconds(inside, rate, lowest, highest).items()
+        }
+        for kind, flags in bad.items():
+            counts[kind] += int(flags.sum())
+        y = whole.stretch(quality.fill_gaps(x), begin * RATE, stop * RATE)
+        for channels, start, end in _stretches(np.any(list(bad.values()), axis=0), stop - begin):
+            kept += end - start
+            yield Record(
+                samples=y[channels, start * RATE : end * RATE],
+                electrodes=tuple(electrodes[c] for c in channels),
+                source=corpus,
+                recording=source.name,
+                subject=source.subject,
+                session=source.session,
+                reference=source.reference,
+                start=float(begin + start),
+            )
+    outcome.hash = digest.hexdigest()
+    outcome.hours, outcome.dropped_seconds = kept / 3600, seconds - kept
+    outcome.bad_channel_seconds = {kind: count for kind, count in counts.items() if count}
+    if not kept:
+        found = ", ".join(f"{kind} {count} channel-seconds" for kind, count in outcome.bad_channel_seconds.items())
+        raise Unusable(f"no {SHORTEST} seconds in a row are fit for use ({found or 'too short'})")
+
+
+def _choose(raw, source, outcome):
+    """Places in ``raw`` and ids of the channels to use, names into ``outcome``."""
+    picks, electrodes = [], []
+    told, kinds = dict(source.left_out), raw.get_channel_types()
+    for place, (name, kind) in enumerate(zip(raw.ch_names, kinds)):
+        channel = parse_channel(name)
+        if name in told:
+            outcome.left_out[name] = told[name]
+        elif name in raw.info["bads"]:
+            outcome.left_out[name] = "marked bad"
+        elif channel is None or kind not in ("eeg", "misc"):
+            outcome.left_out[name] = "no electrode of the vocabulary" if channel is None else f"of type {kind}"
+        elif channel.electrode in electrodes:
+            twin = outcome.channels[electrodes.index(channel.electrode)]
+            outcome.left_out[name] = f"a second channel at {VOCABULARY[channel.electrode]}, after {twin}"
+        else:
+            picks.append(place)
+            electrodes.append(channel.electrode)
+            outcome.channels.append(name)
+            outcome.reference = outcome.reference or channel.reference
+    if not picks:
+        names = ", ".join(raw.ch_names[:8])
+        raise Unusable(f"none of its {len(raw.ch_names)} channels is an electrode of the vocabulary ({names} ...)")
+    return picks, electrodes
+
+
+def _samples(raw, picks, first, last):
+    """Microvolts float64 [C, N]."""
+    x = raw.get_data(picks, first, last, verbose="error")
+    if x.shape != (len(picks), last - first):
+        raise Unusable(f"samples {first} to {last} are not there; its header promises more than the file holds")
+    x *= 1e6
+    return x
+
+
+def _deviations(x, rate):
+    """Median over seconds of each channel's standard deviation within the second: slow drifts do not count."""
+    window = int(rate)
+    parts = x[:, : x.shape[1] // window * window].reshape(len(x), -1, window)
+    deviations = parts.std(axis=-1)
+    finite = np.where(np.isfinite(deviations), deviations, 0)
+    return np.median(finite, axis=1)
+
+
+def _mains(raw, source, settings, sample, rate, outcome):
+    header = raw.info.get("line_freq")
+    known = {"option": settings.mains, "sidecar": source.mains, "header": header}
+    for origin, value in known.items():
+        if value:
+            outcome.mains, outcome.mains_from = float(value), origin
+            return outcome.mains
+    found = detect_mains(quality.fill_gaps(sample), rate)
+    outcome.mains, outcome.mains_from = found, "spectrum" if found else "none seen in the spectrum"
+    return found
+
+
+def _stretches(bad, seconds):
+    """Channels [places], first and last second of each stretch that is good in all of them; bad is bool [C, S]."""
+    channels = np.flatnonzero(bad.mean(axis=1) <= MOSTLY_BAD)
+    if not len(channels):
+        return
+    good = np.concatenate([[False], ~bad[channels].any(axis=0), [False]])
+    edges = np.flatnonzero(np.diff(good))
+    for start, end in zip(edges[::2].tolist(), edges[1::2].tolist()):
+        if end - start >= min(SHORTEST, seconds):
+            yield channels, start, end

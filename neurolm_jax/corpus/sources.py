@@ -1,0 +1,112 @@
+"""Which recordings lie under the inputs, and what their paths and sidecars tell about them."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import re
+from collections.abc import Iterable
+
+from neurolm_jax.errors import UserError
+
+# Of the formats that MNE reads, those of EEG. A folder with such a name is one recording.
+SUFFIXES = (".edf", ".bdf", ".gdf", ".vhdr", ".set", ".fif", ".fif.gz", ".cnt", ".mff", ".nxe", ".lay", ".cdt", ".eeg")
+_TUH = re.compile(
+    r"(?P<subject>[a-z0-9]{8})/(?P<session>s\d{3}_\d{4})/(?P<montage>\d\d_tcp_(?P<reference>ar|le)(_a)?)/[^/]*$"
+)
+_BIDS = re.compile(r"^sub-(?P<subject>[^_/]+)(_ses-(?P<session>[^_/]+))?.*_eeg$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A recording's path; ``name`` is that path below its input. The rest is what path and sidecars tell, or None.
+
+    mains: Hz; left_out: pairs of channel and reason; excluded: why no sample of it may be used.
+    """
+
+    path: pathlib.Path
+    name: str
+    subject: str | None = None
+    session: str | None = None
+    reference: str | None = None
+    mains: float | None = None
+    left_out: tuple[tuple[str, str], ...] = ()
+    excluded: str | None = None
+
+
+def find(inputs: Iterable[pathlib.Path]) -> list[Source]:
+    """The recordings among the inputs and under them, in the order of their paths.
+
+    Raises:
+      UserError: there is none.
+    """
+    found = []
+    for root in inputs:
+        base = root.parent if root.is_file() or is_recording(root) else root
+        found += [_describe(path, base) for path in sorted(_under(root))]
+    if not found:
+        raise UserError(f"{', '.join(map(str, inputs))}: no recording of a format that MNE reads")
+    return found
+
+
+def is_recording(path: pathlib.Path) -> bool:
+    """Whether the name is that of a recording; the samples of a BrainVision header are not one of their own."""
+    if path.name.startswith(".") or not path.name.lower().endswith(SUFFIXES):
+        return False
+    return path.suffix.lower() != ".eeg" or not path.with_suffix(".vhdr").exists()
+
+
+def _under(path):
+    if is_recording(path):
+        yield path
+    elif path.is_dir():
+        for inner in path.iterdir():
+            yield from _under(inner)
+
+
+def _describe(path, base):
+    name = path.relative_to(base).as_posix()
+    if match := _TUH.search(path.as_posix()):
+        return Source(path, name, match["subject"], match["session"], match["reference"].upper())
+    if (match := _BIDS.match(path.stem)) and (root := _bids_root(path.parent)):
+        mains = _sidecar(path, root).get("PowerLineFrequency")
+        mains = float(mains) if isinstance(mains, (int, float)) else None
+        return Source(path, name, match["subject"], match["session"], mains=mains, left_out=_bids_channels(path))
+    return Source(path, name)
+
+
+@functools.lru_cache(maxsize=64)
+def _bids_root(folder):
+    here = (folder, *folder.parents)
+    return next((f for f in here if (f / "dataset_description.json").is_file()), None)
+
+
+def _sidecar(path, root):
+    """Fields of every ``_eeg.json`` that holds for a file of a BIDS tree, the nearer the stronger."""
+    entities = set(path.stem.split("_"))
+    folders = [root, *reversed([f for f in path.parents if root in f.parents])]
+    fields = {}
+    for folder in folders:
+        for file in sorted(folder.glob("*eeg.json"), key=lambda f: len(f.stem)):
+            if set(file.stem.split("_")) <= entities:
+                try:
+                    fields |= json.loads(file.read_text(encoding="utf-8"))
+                except (ValueError, TypeError) as error:
+                    raise UserError(f"{file}: not a JSON object ({error}); mend the sidecar") from error
+    return fields
+
+
+def _bids_channels(path):
+    """Channels that ``_channels.tsv`` calls bad or of another kind than EEG."""
+    file = path.with_name(path.stem.removesuffix("eeg") + "channels.tsv")
+    if not file.is_file():
+        return ()
+    header, *lines = (line.split("\t") for line in file.read_text(encoding="utf-8-sig").splitlines() if line)
+    left_out = []
+    for line in lines:
+        row = dict(zip(header, line))
+        if row.get("type", "EEG").upper() != "EEG":
+            left_out.append((row.get("name", ""), f"of type {row['type']}"))
+        elif row.get("status", "").lower() == "bad":
+            left_out.append((row.get("name", ""), "marked bad"))
+    return tuple(left_out)
