@@ -1,9 +1,9 @@
 """What is in a checkpoint or in shards.
 
-  python -m neurolm_jax.inspect PATH
+  python -m neurolm_jax.inspect PATH [--verify]
 
 PATH is a workdir of ``train`` (step, parts, sizes, and a SHA-256 digest of the weights) or a folder of shards
-(records, hours, recordings left out).
+(records, hours, electrodes, rates, recordings left out); --verify reads every record and compares it with the manifest.
 """
 
 import pathlib
@@ -15,11 +15,15 @@ from neurolm_jax.errors import UserError
 def main() -> None:
     parser = argument_parser("inspect", __doc__)
     parser.add_argument("path", type=pathlib.Path)
-    path = parser.parse_args().path
+    parser.add_argument("--verify", action="store_true", help="read every record of the shards")
+    arguments = parser.parse_args()
+    path = arguments.path
     if not path.is_dir():
         raise UserError(f"{path}: no such folder")
     if (path / "manifest.json").is_file():
-        inspect_shards(path)
+        inspect_shards(path, arguments.verify)
+    elif arguments.verify:
+        raise UserError(f"{path}: --verify is for folders of shards, and this has no manifest.json")
     else:
         inspect_checkpoint(path)
 
@@ -41,18 +45,57 @@ def inspect_checkpoint(path: pathlib.Path) -> None:
     print(f"digest {checkpoint.digest(arrays)}")
 
 
-def inspect_shards(path: pathlib.Path) -> None:
-    from neurolm_jax.data.shards import open_shards
+def inspect_shards(path: pathlib.Path, verify: bool = False) -> None:
+    import collections
 
-    manifest = open_shards(path).manifest
-    print(f"kind {manifest['kind']}")
+    from neurolm_jax.data.shards import open_shards
+    from neurolm_jax.eeg.electrodes import VOCABULARY, electrode_id
+    from neurolm_jax.reporting.console import print_recordings
+
+    shards = open_shards(path)
+    manifest = shards.manifest
+    print(f"kind {manifest['kind']}, source {manifest.get('source', 'text')}, split {manifest['split']}")
     print(f"records {manifest['records']:,} in {len(manifest['shards'])} shards")
-    if "hours" in manifest:
-        print(f"hours {manifest['hours']:.2f}")
-    for recording in manifest.get("recordings", []):
-        if recording["outcome"] == "skipped":
-            print(f"left out {recording['name']}: {recording['reason']}")
+    used = [r for r in manifest.get("recordings", []) if r["outcome"] == "used"]
+    for title, values in {
+        "electrodes": (VOCABULARY[electrode_id(name)] for r in used for name in r.get("channels", [])),
+        "recorded at": (f"{r['rate']:g} Hz" for r in used if r.get("rate")),
+        "montages": (r["reference"] for r in used if r.get("reference")),
+    }.items():
+        if counts := collections.Counter(values).most_common():
+            print(title, ", ".join(f"{value} ({count:,})" for value, count in counts))
+    if "recordings" in manifest:
+        print_recordings(manifest, "in all")
+    if verify:
+        _verify(shards)
+        print("every record is as the manifest says")
     print(f"content {manifest['content_hash']}")
+
+
+def _verify(shards):
+    """Read every record; UserError names the first that is not what the manifest says."""
+    import hashlib
+
+    import msgpack
+    from tqdm import tqdm
+
+    from neurolm_jax.eeg.records import decode
+
+    manifest, digest = shards.manifest, hashlib.sha256()
+    for i in tqdm(range(len(shards.source)), unit=" records", desc="verify", disable=None):
+        data = shards.source[i]
+        digest.update(hashlib.sha256(data).digest())
+        index = {key: values[i] for key, values in manifest["index"].items()}
+        if manifest["kind"] == "text":
+            found = {"tokens": len(msgpack.unpackb(data)["tokens"]) // 2}
+        else:
+            record = decode(data)
+            channels, samples = record.samples.shape
+            found = {"channels": channels, "samples": samples, "label": record.label}
+        if wrong := {key for key in index if index[key] != found[key]}:
+            raise UserError(f"{shards.path}: record {i} has another {', '.join(sorted(wrong))} than the manifest says")
+    if digest.hexdigest() != manifest["content_hash"]:
+        raise UserError(f"{shards.path}: its records are not those the manifest was written for; prepare it again")
 
 
 if __name__ == "__main__":
