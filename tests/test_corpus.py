@@ -1,4 +1,4 @@
-"""Directories of recordings into shards: what is kept, what is left out and why, and that no run loses or repeats any."""
+"""Directories of recordings into shards: what is kept, what is left out and why; no run loses or repeats any."""
 
 import json
 import os
