@@ -79,6 +79,7 @@ def _verify(shards):
     import msgpack
     from tqdm import tqdm
 
+    from neurolm_jax.corpus.parts import entry
     from neurolm_jax.eeg.records import decode
 
     manifest, digest = shards.manifest, hashlib.sha256()
@@ -90,8 +91,10 @@ def _verify(shards):
             found = {"tokens": len(msgpack.unpackb(data)["tokens"]) // 2}
         else:
             record = decode(data)
-            channels, samples = record.samples.shape
-            found = {"channels": channels, "samples": samples, "label": record.label}
+            found = entry(record) | {"label": record.label}
+            number = index.pop("recording")
+            if manifest["recordings"][number]["name"] != record.recording:
+                raise UserError(f"{shards.path}: record {i} is of {record.recording}, the manifest says another")
         if wrong := {key for key in index if index[key] != found[key]}:
             raise UserError(f"{shards.path}: record {i} has another {', '.join(sorted(wrong))} than the manifest says")
     if digest.hexdigest() != manifest["content_hash"]:

@@ -14,7 +14,7 @@ A folder that is there already is kept; remove it to prepare it anew.
 
 import pathlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from neurolm_jax.command import argument_parser, run
 from neurolm_jax.data import shards, text
@@ -40,14 +40,14 @@ def main() -> None:
     task = kinds.add_parser("task", help="a downstream set with labels")
     task.add_argument("name", choices=NAMES)
     task.add_argument("inputs", nargs=1, type=pathlib.Path)
-    words = kinds.add_parser("text", help="plain text, or the docstrings of Python files")
-    words.add_argument("inputs", nargs="+", type=pathlib.Path)
+    words = kinds.add_parser("text", help="plain text, jsonl, parquet, docstrings of Python files, hf:OWNER/NAME")
+    words.add_argument("inputs", nargs="+")
     for kind in (eeg, task, words):
         kind.add_argument("--out", type=pathlib.Path, required=True)
     arguments = parser.parse_args()
 
     for path in arguments.inputs:
-        if not path.exists():
+        if not str(path).startswith(text.HUGGING_FACE) and not pathlib.Path(path).exists():
             raise UserError(f"{path}: no such file or folder")
     if arguments.out.exists():
         if not any(arguments.out.rglob("manifest.json")):
@@ -98,26 +98,27 @@ def prepare_task(task: Task, path: pathlib.Path, out: pathlib.Path) -> None:
         print_recordings(shards.read_manifest(out / "windows" / split), str(out / "windows" / split))
 
 
-def prepare_text(inputs: Iterable[pathlib.Path], out: pathlib.Path) -> None:
-    """Token shards of text files and docstrings."""
+def prepare_text(inputs: Sequence[str | pathlib.Path], out: pathlib.Path) -> None:
+    """Token shards of text, a part of them for validation."""
     from tqdm import tqdm
 
-    begin = time.perf_counter()
-    read = []
+    begin, count = time.perf_counter(), 0
 
     def texts() -> Iterator[str]:
-        for file, content in tqdm(text.documents(inputs), unit=" files", desc="prepare", disable=None):
-            read.append(file)
-            yield content
+        nonlocal count
+        documents = tqdm(text.documents(inputs), unit=" documents", desc="prepare", disable=None)
+        for count, document in enumerate(documents, start=1):  # noqa: B007
+            yield document
 
-    blocks = list(text.blocks(texts()))
-    inputs = [str(path) for path in inputs]
     with appearing_folder(out) as folder:
-        for split in ("train", "validation"):
-            part = [b for i, b in enumerate(blocks, start=1) if (i % text.VALIDATION == 0) == (split == "validation")]
+        writers = {split: shards.FolderWriter(folder / split) for split in ("train", "validation")}
+        blocks = 0
+        for blocks, (data, entry) in enumerate(text.blocks(texts()), start=1):
+            writers["train" if blocks % text.VALIDATION else "validation"].write(data, entry)
+        for split, writer in writers.items():
             seconds = time.perf_counter() - begin
-            shards.write(folder / split, part, {"kind": "text", "split": split, "inputs": inputs, "seconds": seconds})
-    print(f"{out}: {len(blocks) * text.BLOCK:,} tokens of {len(read):,} files")
+            writer.finish({"kind": "text", "split": split, "inputs": list(map(str, inputs)), "seconds": seconds})
+    print(f"{out}: {blocks * text.BLOCK:,} tokens of {count:,} documents")
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ def _rebuild(folder):
     """Six validation patches of different channels through the trained tokenizer."""
     import numpy as np
 
+    from neurolm_jax.data.eeg_rows import float_patches
     from neurolm_jax.data.streams import stack
     from neurolm_jax.models import quantizer
     from neurolm_jax.models.tokenizer import Tokenizer, reconstruction_targets
@@ -84,11 +85,11 @@ def _rebuild(folder):
     eeg = stack([rows[i] for i in range(len(rows))])
     ids = eeg["channel"], eeg["second"], eeg["segment"]
     model, variables = Tokenizer(stage.model_config), {"params": weights.params}
-    z = quantizer.normalise(model.apply(variables, eeg["patches"], *ids, method="encode").z)
+    z = quantizer.normalise(model.apply(variables, float_patches(eeg), *ids, method="encode").z)
     vectors = weights.extra["state"].codebook.vectors
     quantized = vectors[quantizer.nearest(vectors, z)]
     spectrum_rebuilt, raw_rebuilt = model.apply(variables, quantized, *ids, method="decode")
-    spectrum, raw = reconstruction_targets(eeg["patches"], eeg["segment"])
+    spectrum, raw = reconstruction_targets(float_patches(eeg), eeg["segment"])
 
     valid = eeg["segment"].reshape(-1) > 0
     channel = eeg["channel"].reshape(-1)

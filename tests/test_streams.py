@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
 
-from neurolm_jax.data import vocabulary
+from neurolm_jax.corpus.parts import entry
+from neurolm_jax.data import shards, vocabulary
 from neurolm_jax.data.dialogues import Augmentation, DialogueRows, RowSize
-from neurolm_jax.data.eeg_rows import EEGRows
+from neurolm_jax.data.eeg_rows import EEGRows, find_runs, float_patches
 from neurolm_jax.data.shards import open_shards
 from neurolm_jax.data.streams import Steps, iterate
 from neurolm_jax.data.text import TextRows
-from neurolm_jax.eeg.records import decode
+from neurolm_jax.eeg.records import Record, decode, encode
 from neurolm_jax.eeg.tasks import NAMES, load_task
 from neurolm_jax.errors import UserError
 
@@ -33,7 +34,7 @@ def equal(a, b):
 
 def test_rows_hold_every_whole_second_once_an_epoch(small_data):
     rows = eeg_rows(small_data, seed=None)
-    patches = np.concatenate([rows[i]["patches"][rows[i]["segment"] > 0] for i in range(len(rows))])
+    patches = np.concatenate([float_patches(rows[i])[rows[i]["segment"] > 0] for i in range(len(rows))])
     want = []
     for name in NAMES:
         shards = open_shards(small_data / name / "recordings" / "train")
@@ -44,6 +45,58 @@ def test_rows_hold_every_whole_second_once_an_epoch(small_data):
     want = np.concatenate(want)
     assert patches.shape == want.shape
     np.testing.assert_allclose(np.sort(patches.sum(1)), np.sort(want.sum(1)), rtol=1e-4, atol=1e-3)
+
+
+@pytest.fixture
+def clock(tmp_path):
+    """A recording of 150 s in three records and one of 30.5 s; samples tell the second, in microvolts."""
+    records = []
+    for recording, (lengths, last) in enumerate((((64, 64, 22), 0), ((30,), 100))):
+        start = 0
+        for i, seconds in enumerate(lengths):
+            samples = seconds * 200 + last * (i == len(lengths) - 1)
+            x = np.tile((start * 200 + np.arange(samples)) / 200, (4, 1)).astype(np.float32)
+            record = Record(x, (1, 2, 3, 4), "clock", f"{recording}", start=float(start))
+            records.append((encode(record), entry(record) | {"recording": recording}))
+            start += seconds
+    shards.write(tmp_path / "clock", records, {"kind": "eeg", "split": "train", "recordings": []})
+    return open_shards(tmp_path / "clock")
+
+
+def windows(rows, index):
+    """Start and seconds of each segment of a row, told by its samples."""
+    row = rows[index]
+    patches = float_patches(row) * 100
+    for segment in range(1, row["segment"].max() + 1):
+        here = row["segment"] == segment
+        times, second = patches[here], row["second"][here]
+        expected = times[0, 0] + second[:, None] + np.arange(200) / 200
+        np.testing.assert_allclose(times, expected, atol=0.01)
+        np.testing.assert_array_equal(second, np.arange(len(second)) // 4)
+        assert (np.diff(times[::4, 0]) > 0.9).all()
+        yield float(times[0, 0]), len(second) // 4
+
+
+def test_windows_go_over_from_record_to_record(clock):
+    runs = find_runs(clock.manifest["index"])
+    assert (runs.first.tolist(), runs.records.tolist(), runs.samples.tolist()) == ([0, 3], [3, 1], [30000, 6100])
+    rows = EEGRows([clock], 200, 64, None)
+    found = [(round(start), seconds) for i in range(len(rows)) for start, seconds in windows(rows, i)]
+    assert sorted(found) == [(0, 30), (0, 50), (50, 50), (100, 50)]
+
+
+def test_random_starts_are_anywhere_in_the_run_and_the_same_again(clock):
+    rows, again = (EEGRows([clock], 200, 64, 3, random_start=True) for _ in range(2))
+    found = {0: [], 1: []}
+    for i in range(40 * len(rows)):
+        here = list(windows(rows, i))
+        assert here == list(windows(again, i))
+        for start, seconds in here:
+            found[int(seconds == 30)].append(start)
+    assert len(found[0]) == 120 and len(found[1]) == 40
+    long, short = np.array(found[0]), np.array(found[1])
+    assert long.min() < 5 and long.max() > 95 and len(set(long.round().tolist())) > 60
+    assert 0 <= short.min() and short.max() <= 0.5 + 1e-3 and len(set(short.tolist())) > 20
 
 
 def test_tokens_are_time_major_with_their_coordinates(small_data):

@@ -164,6 +164,7 @@ def test_learning_rate_equals_the_formula(small_data, runs):
 
 
 def test_feature_statistics_cover_valid_patches_only(small_data, runs):
+    from neurolm_jax.data.eeg_rows import float_patches
     from neurolm_jax.data.streams import Steps
     from neurolm_jax.models.tokenizer import Tokenizer
 
@@ -176,7 +177,7 @@ def test_feature_statistics_cover_valid_patches_only(small_data, runs):
     eeg = batch["eeg"]
     ids = eeg["channel"], eeg["second"], eeg["segment"]
     encode = jax.jit(functools.partial(Tokenizer(stage.model_config).apply, method="encode"))
-    features = encode({"params": weights.params}, eeg["patches"], *ids).features
+    features = encode({"params": weights.params}, float_patches(eeg), *ids).features
     valid = np.asarray(features)[eeg["segment"] > 0]
     np.testing.assert_allclose(extra["state"].feature_mean, valid.mean(0), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(extra["state"].feature_variance, valid.var(0), rtol=1e-3, atol=1e-4)

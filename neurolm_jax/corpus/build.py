@@ -73,7 +73,8 @@ def build(
         "seconds": time.perf_counter() - begin,
         "recordings": outcomes,
     }
-    index = {key: [value for part in whole for value in part.index[key]] for key in ("channels", "samples")}
+    index = {key: [value for part in whole for value in part.index[key]] for key in parts.INDEX}
+    index["recording"] = [number for number, part in enumerate(whole) for _ in part.digests]
     digests = [bytes.fromhex(digest) for part in whole for digest in part.digests]
     manifest = shards.write_manifest(work / "shards", manifest, entries, index, digests)
     (work / "shards").rename(out)

@@ -5,6 +5,7 @@ import functools
 import pathlib
 import time
 
+from neurolm_jax.corpus.parts import entry
 from neurolm_jax.corpus.recording import PIECE
 from neurolm_jax.data import shards
 from neurolm_jax.eeg.electrodes import electrode_id
@@ -66,7 +67,8 @@ def _write(path, kind, split, source, settings, prepared, cut, begin):
         }
         for p in prepared
     ]
-    records = (_entry(record) for p in prepared if not p.reason for record in cut(p, source))
+    used = [(number, p) for number, p in enumerate(prepared) if not p.reason]
+    records = (_record_and_entry(record, number) for number, p in used for record in cut(p, source))
     manifest = {
         "kind": kind,
         "source": source,
@@ -79,9 +81,8 @@ def _write(path, kind, split, source, settings, prepared, cut, begin):
     shards.write(path, records, manifest)
 
 
-def _entry(record):
-    channels, samples = record.samples.shape
-    return encode(record), {"channels": channels, "samples": samples, "label": record.label}
+def _record_and_entry(record, number):
+    return encode(record), entry(record) | {"recording": number, "label": record.label}
 
 
 def _windows(prepared, source, baseline):

@@ -15,8 +15,10 @@ from neurolm_jax.corpus.recording import Outcome, Unusable
 from neurolm_jax.corpus.sources import Source
 from neurolm_jax.data import shards
 from neurolm_jax.eeg.preprocessing import Preprocessing
-from neurolm_jax.eeg.records import encode
+from neurolm_jax.eeg.records import Record, encode
 from neurolm_jax.outputs import appearing_file
+
+INDEX = ("channels", "samples", "start")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Part:
 def make(source: Source, settings: Preprocessing, corpus: str, folder: pathlib.Path) -> Part:
     """Read a recording and write its part under ``folder``; whatever is wrong with it becomes its outcome."""
     file = records_file(folder, source)
-    outcome, index, digests, size = Outcome(source.name), {"channels": [], "samples": []}, [], 0
+    outcome, index, digests, size = Outcome(source.name), {key: [] for key in INDEX}, [], 0
     file.unlink(missing_ok=True)
     try:
         with appearing_file(file) as unfinished:
@@ -43,8 +45,8 @@ def make(source: Source, settings: Preprocessing, corpus: str, folder: pathlib.P
                     writer.write(data)
                     digests.append(hashlib.sha256(data).hexdigest())
                     size += len(data)
-                    index["channels"].append(record.samples.shape[0])
-                    index["samples"].append(record.samples.shape[1])
+                    for key, value in entry(record).items():
+                        index[key].append(value)
     except Unusable as error:
         reason = str(error)
     except Exception as error:  # noqa: BLE001 (foreign bytes: the parsers of twenty formats fail in as many ways)
@@ -67,9 +69,14 @@ def finished(folder: pathlib.Path, source: Source) -> Part | None:
     return Part(**json.loads(file.read_text())) if file.is_file() else None
 
 
+def entry(record: Record) -> dict:
+    """What the index of a manifest has of a record, beside the number of its recording."""
+    return {"channels": record.samples.shape[0], "samples": record.samples.shape[1], "start": record.start}
+
+
 def skipped(source: Source, reason: str) -> Part:
     """Of a recording that was not even tried to the end."""
-    return Part(dataclasses.asdict(Outcome(source.name, "skipped", reason)), {"channels": [], "samples": []}, [], 0)
+    return Part(dataclasses.asdict(Outcome(source.name, "skipped", reason)), {key: [] for key in INDEX}, [], 0)
 
 
 def merge(files: Sequence[pathlib.Path], counts: Sequence[int], shard: pathlib.Path) -> int:

@@ -14,7 +14,7 @@ from neurolm_jax.eeg.mains import detect_mains
 from neurolm_jax.eeg.preprocessing import RATE, Preprocessing
 from neurolm_jax.eeg.records import Record
 
-PIECE = 256  # seconds in one record
+PIECE = 64  # seconds in one record: about a window, for that is what is read at random
 LOOK = 120  # seconds in the middle that are looked at for unit, copies and mains
 SHORTEST = 2  # seconds of a stretch between bad ones that are worth keeping
 MOSTLY_BAD = 0.5  # of a piece: the channel is left out of it, instead of its bad seconds from all channels

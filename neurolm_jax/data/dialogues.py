@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from neurolm_jax.data import vocabulary
-from neurolm_jax.data.eeg_rows import empty_row, fill_row
+from neurolm_jax.data.eeg_rows import MICROVOLTS, empty_row, fill_row
 from neurolm_jax.data.packing import RowPlan
 from neurolm_jax.data.shards import Shards
 from neurolm_jax.eeg.preprocessing import RATE
@@ -139,7 +139,7 @@ def fill_dialogues(dialogues: Sequence[Dialogue], size: RowSize) -> dict[str, di
     answer_index, answer_target = np.zeros(size.answers, np.int32), np.full(size.answers, NO_TARGET, np.int32)
     eeg_place = place = answers = 0
     for segment, d in enumerate(dialogues, start=1):
-        begin, eeg_place = eeg_place, fill_row(eeg, eeg_place, segment, d.samples, d.electrodes)
+        begin, eeg_place = eeg_place, fill_row(eeg, eeg_place, segment, d.samples / MICROVOLTS, d.electrodes)
         count = eeg_place - begin
         here = slice(place, place + count)
         mixed["eeg_index"][here] = np.arange(begin, eeg_place)

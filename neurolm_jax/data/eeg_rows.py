@@ -1,6 +1,7 @@
 """Rows of EEG tokens for the tokenizer and for autoregression."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,79 +9,146 @@ from neurolm_jax.data.packing import RowPlan
 from neurolm_jax.data.shards import Shards
 from neurolm_jax.eeg.electrodes import PAD
 from neurolm_jax.eeg.preprocessing import RATE
-from neurolm_jax.eeg.records import decode
+from neurolm_jax.eeg.records import unpack
 from neurolm_jax.errors import UserError
 
 MICROVOLTS = 100.0  # the models read EEG in units of 100 microvolts
 
 
+class Runs(NamedTuple):
+    """Stretches without a gap, each of one or more records in a row: arrays [R]."""
+
+    first: np.ndarray  # record
+    records: np.ndarray
+    channels: np.ndarray
+    samples: np.ndarray  # in all
+
+
 class EEGRows:
     """Windows of whole seconds over all records of some shards, packed into rows of ``length`` tokens.
 
-    A window is as long as fits a row (``length // channels`` seconds, at most ``seconds``); what a record has left over
-    moves its windows' start at random while training.
+    A window is as long as fits a row (``length // channels`` seconds, at most ``seconds``), and may go over from one
+    record to the next; the last one of a run takes what is left. While training, what a run has left over of a second
+    moves its windows' start at random; with ``random_start`` they start anywhere in their run.
 
     Args:
       seed: of order and starts; None for a fixed order and fixed starts (evaluation).
     """
 
-    def __init__(self, corpora: Sequence[Shards], length: int, seconds: int, seed: int | None):
+    def __init__(
+        self, corpora: Sequence[Shards], length: int, seconds: int, seed: int | None, random_start: bool = False
+    ):
         self._sources = [shards.source for shards in corpora]
-        self._length, self._seed = length, seed
-        windows = [window for k, shards in enumerate(corpora) for window in _windows(k, shards, length, seconds)]
-        if not windows:
+        self._length, self._seed, self._random_start = length, seed, random_start
+        parts, self._runs, self._record_stops = [], [], []
+        for corpus, shards in enumerate(corpora):
+            runs = find_runs(shards.manifest["index"])
+            parts.append(_windows(corpus, shards.path, runs, length, seconds))
+            self._runs.append(runs)
+            self._record_stops.append(np.cumsum(shards.manifest["index"].get("samples", []), dtype=np.int64))
+        # columns: corpus, run, start second in it, seconds, tokens
+        self._windows = np.concatenate(parts) if parts else np.zeros((0, 5), np.int32)
+        if not len(self._windows):
             raise UserError(f"no EEG of a second or more in {', '.join(str(s.path) for s in corpora)}")
-        # columns: corpus, record, start second, seconds, spare samples, tokens
-        self._windows = np.array(windows, np.int64)
-        self._plan = RowPlan(self._windows[:, 5:], (length,), seed)
+        self._plan = RowPlan(self._windows[:, 4:], (length,), seed)
 
     def __len__(self) -> int:
         return len(self._plan)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         epoch, samples = self._plan.row(index)
-        row = empty_row(self._length)
+        row = empty_row(self._length, np.int16) | {"scale": np.zeros(self._length, np.float32)}
         place = 0
         for segment, sample in enumerate(samples, start=1):
-            corpus, number, start, seconds, spare, _ = self._windows[sample]
-            record = decode(self._sources[corpus][int(number)])
-            moved = 0
-            if self._seed is not None and spare:
-                moved = np.random.default_rng((self._seed, epoch, sample)).integers(spare + 1)
-            begin = start * RATE + moved
-            place = fill_row(row, place, segment, record.samples[:, begin : begin + seconds * RATE], record.electrodes)
+            second = 0
+            for record, x in self._read(sample, epoch):
+                begin, seconds = place, x.shape[1] // RATE
+                place = fill_row(row, place, segment, x, record.electrodes, second)
+                row["scale"][begin:place] = np.tile(record.scale / MICROVOLTS, seconds)
+                second += seconds
         return row
 
+    def _read(self, sample, epoch):
+        """The records that a window lies in, each with its int16 samples [C, n * 200] of whole seconds."""
+        corpus, run, start, seconds, _ = self._windows[sample].tolist()
+        runs, stops = self._runs[corpus], self._record_stops[corpus]
+        # Where a run has several records, windows keep to whole seconds: then each second lies in one record.
+        grain = 1 if runs.records[run] == 1 else RATE
+        total, begin = int(runs.samples[run]), start * RATE
+        if self._seed is not None:
+            spare = total - seconds * RATE if self._random_start else total % RATE
+            drawn = int(np.random.default_rng((self._seed, epoch, sample)).integers(spare // grain + 1)) * grain
+            begin = drawn if self._random_start else begin + drawn
+        first = int(runs.first[run])
+        begin += int(stops[first - 1]) if first else 0
+        end = begin + seconds * RATE
+        while begin < end:
+            number = int(np.searchsorted(stops, begin, side="right"))
+            record = unpack(self._sources[corpus][number])
+            offset = int(stops[number - 1]) if number else 0
+            x = record.samples[:, begin - offset : end - offset]
+            begin += x.shape[1]
+            yield record, x
 
-def empty_row(length: int) -> dict[str, np.ndarray]:
-    """A row of padding: patches [T, 200] float32 in 100 microvolts, channel, second and segment [T] int32."""
+
+def empty_row(length: int, dtype=np.float32) -> dict[str, np.ndarray]:
+    """A row of padding: patches [T, 200] in 100 microvolts, or in units of a ``scale``; channel, second and segment [T]
+    int32."""
     return {
-        "patches": np.zeros((length, RATE), np.float32),
+        "patches": np.zeros((length, RATE), dtype),
         "channel": np.full(length, PAD, np.int32),
         "second": np.zeros(length, np.int32),
         "segment": np.zeros(length, np.int32),
     }
 
 
-def fill_row(row: dict, place: int, segment: int, samples: np.ndarray, electrodes: Sequence[int]) -> int:
-    """Put samples [C, S * 200] in microvolts at ``place`` of a row, time-major; returns the next free place."""
+def fill_row(
+    row: dict, place: int, segment: int, samples: np.ndarray, electrodes: Sequence[int], second: int = 0
+) -> int:
+    """Put samples [C, S * 200], from a segment's ``second`` on, at ``place`` of a row, time-major; returns where they
+    end."""
     channels, seconds = len(samples), samples.shape[1] // RATE
     stop = place + channels * seconds
-    patches = samples.reshape(channels, seconds, RATE).swapaxes(0, 1).reshape(-1, RATE)
-    row["patches"][place:stop] = patches / MICROVOLTS
+    row["patches"][place:stop] = samples.reshape(channels, seconds, RATE).swapaxes(0, 1).reshape(-1, RATE)
     row["channel"][place:stop] = np.tile(np.asarray(electrodes, np.int32), seconds)
-    row["second"][place:stop] = np.repeat(np.arange(seconds, dtype=np.int32), channels)
+    row["second"][place:stop] = np.repeat(np.arange(second, second + seconds, dtype=np.int32), channels)
     row["segment"][place:stop] = segment
     return stop
 
 
-def _windows(corpus, shards, length, seconds):
-    index = shards.manifest["index"]
-    for number, (channels, samples) in enumerate(zip(index.get("channels", []), index.get("samples", []))):
-        whole = samples // RATE
-        longest = min(length // channels, seconds)
-        if longest == 0:
-            raise UserError(f"{shards.path}: record {number} has {channels} channels, a row only {length} tokens")
-        for start in range(0, whole, longest):
-            size = min(longest, whole - start)
-            yield corpus, number, start, size, samples - whole * RATE, size * channels
+def float_patches(eeg: dict):
+    """Patches [..., T, 200] of rows in 100 microvolts. Rows of shards hold the records' int16 and a scale for each
+    token, half the bytes on the way to the device, where this is computed."""
+    return eeg["patches"] * eeg["scale"][..., None] if "scale" in eeg else eeg["patches"]
+
+
+def find_runs(index: dict) -> Runs:
+    """Which records go on where the one before them ended. Without ``start`` in the index, none does."""
+    channels, samples = (np.asarray(index.get(key, []), np.int64) for key in ("channels", "samples"))
+    begins = np.ones(len(samples), bool)
+    if "start" in index:
+        start, recording = np.asarray(index["start"]), np.asarray(index["recording"])
+        goes_on = samples[:-1] % RATE == 0
+        goes_on &= np.abs(start[1:] - start[:-1] - samples[:-1] / RATE) < 0.5 / RATE
+        begins[1:] = ~goes_on | (recording[1:] != recording[:-1]) | (channels[1:] != channels[:-1])
+    first = np.flatnonzero(begins)
+    records = np.diff(np.append(first, len(samples)))
+    total = np.add.reduceat(samples, first) if len(first) else samples
+    return Runs(first, records, channels[first], total)
+
+
+def _windows(corpus, path, runs, length, seconds):
+    """Windows [N, 5] of all runs: corpus, run, start second, seconds, tokens."""
+    longest = np.minimum(length // np.maximum(runs.channels, 1), seconds)
+    if (longest == 0).any():
+        run = int(np.flatnonzero(longest == 0)[0])
+        record, channels = runs.first[run], runs.channels[run]
+        raise UserError(f"{path}: record {record} has {channels} channels, a row only {length} tokens")
+    whole = runs.samples // RATE
+    counts = -(-whole // longest)
+    run = np.repeat(np.arange(len(whole)), counts)
+    rank = np.arange(len(run)) - np.repeat(np.cumsum(counts) - counts, counts)
+    start = rank * longest[run]
+    size = np.minimum(longest[run], whole[run] - start)
+    columns = np.full(len(run), corpus), run, start, size, size * runs.channels[run]
+    return np.stack(columns, axis=1).astype(np.int32)

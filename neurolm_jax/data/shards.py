@@ -27,12 +27,13 @@ class Shards:
 
 
 class Writer:
-    """Records into one ArrayRecord file, a record a group, so that each can be read alone."""
+    """Records into one ArrayRecord file: a record a group, so that each can be read alone; not compressed, which would
+    save EEG 2% and take three times as long to read."""
 
     def __init__(self, file: pathlib.Path):
         from array_record.python.array_record_module import ArrayRecordWriter
 
-        self._writer = ArrayRecordWriter(str(file), "group_size:1")
+        self._writer = ArrayRecordWriter(str(file), "group_size:1,uncompressed")
         self.records = self.bytes = 0
 
     def write(self, data: bytes) -> None:
@@ -40,35 +41,56 @@ class Writer:
         self.records += 1
         self.bytes += len(data)
 
+    def close(self) -> None:
+        self._writer.close()
+
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self._writer.close()
+        self.close()
 
 
-def write(path: pathlib.Path, records: Iterable[tuple[bytes, dict]], manifest: dict) -> dict:
-    """Write records to ``path`` and return the finished manifest.
+class FolderWriter:
+    """Records into as many shards as they fill, and the manifest at the end."""
 
-    Args:
-      records: bytes of each record, and its entry of the manifest's index (lengths, label ...), all with the same keys.
-      manifest: its other fields.
-    """
+    def __init__(self, folder: pathlib.Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._shard = folder, None
+        self._shards, self._index, self._digests = [], {}, []
+
+    def write(self, data: bytes, entry: dict) -> None:
+        """A record, and its entry of the manifest's index (lengths, label ...), all with the same keys."""
+        if self._shard is None:
+            self._shard = Writer(self._folder / shard_name(len(self._shards)))
+        self._shard.write(data)
+        self._digests.append(hashlib.sha256(data).digest())
+        for key, value in entry.items():
+            self._index.setdefault(key, []).append(value)
+        if self._shard.bytes >= SHARD_BYTES:
+            self._close()
+
+    def finish(self, fields: dict) -> dict:
+        """Write the manifest with these further fields, and return it."""
+        self._close()
+        return write_manifest(self._folder, fields, self._shards, self._index, self._digests)
+
+    def _close(self):
+        if self._shard is None:
+            return
+        self._shard.close()
+        file = self._folder / shard_name(len(self._shards))
+        self._shards.append({"file": file.name, "records": self._shard.records, "bytes": file.stat().st_size})
+        self._shard = None
+
+
+def write(path: pathlib.Path, records: Iterable[tuple[bytes, dict]], fields: dict) -> dict:
+    """Write records, each with its entry of the index, to ``path``; return the manifest, which has ``fields`` too."""
     with appearing_folder(path) as folder:
-        found, index, digests = [], {}, []
-        records = iter(records)
-        while (record := next(records, None)) is not None:
-            file = folder / shard_name(len(found))
-            with Writer(file) as writer:
-                while record is not None:
-                    data, entry = record
-                    writer.write(data)
-                    digests.append(hashlib.sha256(data).digest())
-                    for key, value in entry.items():
-                        index.setdefault(key, []).append(value)
-                    record = next(records, None) if writer.bytes < SHARD_BYTES else None
-            found.append({"file": file.name, "records": writer.records, "bytes": file.stat().st_size})
-        return write_manifest(folder, manifest, found, index, digests)
+        writer = FolderWriter(folder)
+        for data, entry in records:
+            writer.write(data, entry)
+        return writer.finish(fields)
 
 
 def shard_name(number: int) -> str:

@@ -27,8 +27,17 @@ class Record:
     label: str | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """A record's samples as stored: integers [C, N], microvolts when multiplied by scale [C] float32."""
+
+    samples: np.ndarray
+    scale: np.ndarray
+    electrodes: tuple[int, ...]
+
+
 def encode(record: Record) -> bytes:
-    """Lossless to half of max|x| / 32767 in each channel."""
+    """int16 samples, lossless to half of max|x| / 32767 in each channel: 0.05 microvolts up to 3 millivolts."""
     peak = np.abs(record.samples).max(axis=1, keepdims=True)
     scale = np.where(peak > 0, peak / np.iinfo(np.int16).max, 1).astype(np.float32)
     fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
@@ -42,7 +51,18 @@ def encode(record: Record) -> bytes:
 
 def decode(data: bytes) -> Record:
     fields = msgpack.unpackb(data)
-    scale = np.array(fields.pop("scale"), np.float32)[:, None]
-    del fields["rate"]
+    packed = _packed(fields)
+    del fields["scale"], fields["rate"]
+    samples = packed.samples * packed.scale[:, None]
+    return Record(**fields | {"samples": samples, "electrodes": packed.electrodes})
+
+
+def unpack(data: bytes) -> Packed:
+    """A view of the bytes; nothing is copied."""
+    return _packed(msgpack.unpackb(data))
+
+
+def _packed(fields):
+    scale = np.array(fields["scale"], np.float32)
     samples = np.frombuffer(fields["samples"], "<i2").reshape(len(scale), -1)
-    return Record(**fields | {"samples": samples * scale, "electrodes": tuple(fields["electrodes"])})
+    return Packed(samples, scale, tuple(fields["electrodes"]))

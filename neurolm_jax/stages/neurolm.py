@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from neurolm_jax.data.eeg_rows import float_patches
 from neurolm_jax.models import quantizer
 from neurolm_jax.models.neurolm import NeuroLM, standardise_features
 from neurolm_jax.models.tokenizer import Tokenizer, create_state
@@ -33,7 +34,7 @@ class NeuroLMStage(Stage):
         """One pass of the frozen encoder: features as the language model reads them [B, E, W], and codes [B, E]."""
         model, variables = Tokenizer(self.tokenizer_config), {"params": extra["tokenizer"]}
         ids = eeg["channel"], eeg["second"], eeg["segment"]
-        encoding = jax.lax.stop_gradient(model.apply(variables, eeg["patches"], *ids, method="encode"))
+        encoding = jax.lax.stop_gradient(model.apply(variables, float_patches(eeg), *ids, method="encode"))
         state = extra["state"]
         features = standardise_features(
             self.model_config, encoding.features, state.feature_mean, state.feature_variance

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from neurolm_jax.data.eeg_rows import EEGRows
+from neurolm_jax.data.eeg_rows import EEGRows, float_patches
 from neurolm_jax.models import quantizer
 from neurolm_jax.models.config import TokenizerConfig
 from neurolm_jax.models.losses import masked_mean
@@ -45,7 +45,7 @@ class TokenizerStage(Stage):
         """The codebook by k-means, and the features' statistics, from the first batch."""
         c, eeg = self.model_config, batch["eeg"]
         ids = eeg["channel"], eeg["second"], eeg["segment"]
-        encoding = Tokenizer(c).apply({"params": weights.params}, eeg["patches"], *ids, method="encode")
+        encoding = Tokenizer(c).apply({"params": weights.params}, float_patches(eeg), *ids, method="encode")
         z = quantizer.normalise(encoding.z).reshape(-1, c.code_width)
         valid = eeg["segment"] > 0
         codebook = quantizer.kmeans(z, valid.reshape(-1), rng, c.codes)
@@ -93,12 +93,12 @@ def tokenizer_terms(
     ids = eeg["channel"], eeg["second"], eeg["segment"]
     valid = eeg["segment"] > 0  # [b, T]
 
-    encoding = model.apply(variables, eeg["patches"], *ids, method="encode")
+    encoding = model.apply(variables, float_patches(eeg), *ids, method="encode")
     z = quantizer.normalise(encoding.z)  # [b, T, D]
     codes, quantized, error = quantizer.quantize(state.codebook.vectors, z.reshape(-1, config.code_width))
     codes, error = codes.reshape(valid.shape), error.reshape(valid.shape)
     frequency, raw = model.apply(variables, quantized.reshape(z.shape), *ids, method="decode")
-    frequency_target, raw_target = reconstruction_targets(eeg["patches"], eeg["segment"])
+    frequency_target, raw_target = reconstruction_targets(float_patches(eeg), eeg["segment"])
 
     features = reverse_gradient(encoding.features, strength)
     eeg_logits = model.apply(variables, features, method="domain_logits")
