@@ -16,6 +16,8 @@ def get_config(size: str = "b"):
     c.row_length = 1024  # EEG tokens in a row
     c.text_vocabulary = 50304
     c.data.train = ("eeg",)  # folders under data.root
+    c.data.weights = ()  # their shares of the rows; () takes each as often as it has hours
+    c.data.random_start = False  # windows start anywhere in a recording, instead of one after the other
     c.data.validation = ("validation",)
     c.initial.language = "runs/b/language"
 

@@ -42,7 +42,8 @@ def base(stage: str) -> ConfigDict:
     c.data = ConfigDict()
     c.data.root = "data"  # folder under which prepare wrote
     c.data.text = "text"
-    c.data.threads = 4  # that read ahead
+    c.data.threads = 4  # that read ahead, in each process
+    c.data.workers = 0  # processes that put batches together; 0 does so in this one
     c.initial = ConfigDict()  # workdirs of earlier stages
     return c
 
@@ -75,6 +76,12 @@ def check(c: ConfigDict) -> None:
     for name in ("learning_rate", "beta1", "beta2"):
         if not (math.isfinite(c[name]) and 0 < c[name] < 1):
             raise UserError(f"config.{name}: must lie between 0 and 1, not {c[name]}")
+    for name, value in {"threads": c.data.threads - 1, "workers": c.data.workers}.items():
+        if value < 0:
+            raise UserError(f"config.data.{name}: too small: {c.data[name]}")
+    weights = c.data.get("weights", ())
+    if weights and (len(weights) != len(c.data.train) or min(weights) < 0 or sum(weights) == 0):
+        raise UserError(f"config.data.weights: want a weight for each of {', '.join(c.data.train)}, not {weights}")
     for name, value in c.initial.items():
         if not value and name != "gpt2":
             raise UserError(f"config.initial.{name}: must name the workdir of the {name} stage")

@@ -62,15 +62,15 @@ def train(config, workdir: pathlib.Path) -> None:
             return
 
         train_step, validation_step = make_train_step(stage), make_validation_step(stage)
-        batches = streams.iterate(steps, start, config.data.threads)
+        batches = streams.iterate(steps, start, config.data.threads, config.data.workers)
+        batches = streams.prefetch((metrics.count_tokens(batch), meshes.put_batch(mesh, batch)) for batch in batches)
         writer = metrics.Writer(workdir, config.stage, start)
         clock, rng = metrics.Clock(), jax.random.key(config.seed)
         with _progress(config, start) as bar, contextlib.closing(writer):
             for step in range(start + 1, config.steps + 1):
                 waiting = time.perf_counter()
-                batch = next(batches)
-                clock.batch(time.perf_counter() - waiting, metrics.count_tokens(batch))
-                batch = meshes.put_batch(mesh, batch)
+                tokens, batch = next(batches)
+                clock.batch(time.perf_counter() - waiting, tokens)
                 if step == 1:
                     state = prepare(stage, state, batch, rng)
                 state, measured = train_step(state, batch, rng)

@@ -8,7 +8,7 @@ import functools
 
 import numpy as np
 
-OPEN_ROWS = 512  # rows kept open at once; more would pack hardly tighter
+OPEN_ROWS = 4096  # rows kept open at once; more would pack hardly tighter
 
 
 class RowPlan:
@@ -22,24 +22,25 @@ class RowPlan:
 
     def __init__(self, sizes: np.ndarray, capacity: tuple[int, ...], seed: int | None):
         self._seed = seed
-        self._rows = first_fit(np.asarray(sizes), np.asarray(capacity))
-        slots = np.concatenate([np.array(row, int) for row in self._rows]) if self._rows else np.zeros(0, int)
-        _, kind = np.unique(np.asarray(sizes)[slots], axis=0, return_inverse=True)
-        self._slots = slots
-        self._groups = [np.flatnonzero(kind.ravel() == k) for k in range(kind.max(initial=-1) + 1)]
-        self._stops = np.cumsum([len(row) for row in self._rows])
+        sizes = np.asarray(sizes)
+        row_of = first_fit(sizes, np.asarray(capacity))
+        self._slots = np.argsort(row_of, kind="stable").astype(np.int32)
+        self._stops = np.cumsum(np.bincount(row_of))
+        _, kind = np.unique(sizes[self._slots], axis=0, return_inverse=True)
+        order, counts = np.argsort(kind.ravel(), kind="stable"), np.bincount(kind.ravel())
+        self._groups = np.split(order.astype(np.int32), np.cumsum(counts)[:-1])
 
     def __len__(self) -> int:
         """Rows in one epoch."""
-        return len(self._rows)
+        return len(self._stops)
 
     def row(self, index: int) -> tuple[int, list[int]]:
         """Epoch, and the samples of row ``index``, which counts on over epochs."""
         epoch, row = divmod(index, len(self))
         dealt, order = self._epoch(epoch)
         row = order[row]
-        stop = self._stops[row]
-        return epoch, dealt[stop - len(self._rows[row]) : stop].tolist()
+        begin = self._stops[row - 1] if row else 0
+        return epoch, dealt[begin : self._stops[row]].tolist()
 
     @functools.lru_cache(maxsize=2)
     def _epoch(self, epoch):
@@ -52,24 +53,46 @@ class RowPlan:
         return dealt, rng.permutation(len(self))
 
 
-def first_fit(sizes: np.ndarray, capacity: np.ndarray) -> list[list[int]]:
-    """First-fit decreasing over a bounded number of open rows. sizes [N, D], capacity [D] -> samples of each row."""
-    if len(sizes) and (too_large := np.flatnonzero((sizes > capacity).any(axis=1))).size:
+def first_fit(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
+    """First-fit decreasing, all samples of one size at a time, over a bounded number of open rows.
+
+    Args:
+      sizes: [N, D]; capacity: [D].
+
+    Returns:
+      The row of each sample [N].
+    """
+    if not len(sizes):
+        return np.zeros(0, int)
+    if (too_large := np.flatnonzero((sizes > capacity).any(axis=1))).size:
         raise ValueError(f"sample {too_large[0]} of size {sizes[too_large[0]]} does not fit a row of {capacity}")
-    order = np.argsort(-sizes.max(axis=1), kind="stable") if len(sizes) else []
-    rows: list[list[int]] = []
-    free = np.zeros((0, len(capacity)), int)
-    first_open = 0
-    for sample in order:
-        fits = np.flatnonzero((free[first_open : len(rows)] >= sizes[sample]).all(axis=1))
-        if fits.size:
-            row = first_open + fits[0]
-        else:
-            row = len(rows)
-            rows.append([])
-            if row == len(free):
-                free = np.concatenate([free, np.tile(capacity, (max(64, row), 1))])
-            first_open = max(first_open, row + 1 - OPEN_ROWS)
-        rows[row].append(int(sample))
-        free[row] -= sizes[sample]
-    return rows
+    kinds, kind, counts = np.unique(sizes, axis=0, return_inverse=True, return_counts=True)
+    members = np.split(np.argsort(kind.ravel(), kind="stable"), np.cumsum(counts)[:-1])
+    row_of = np.empty(len(sizes), int)
+    rows, open_rows, free = 0, np.zeros(0, int), np.zeros((0, len(capacity)), int)
+    for k in np.argsort(-kinds.max(axis=1), kind="stable"):
+        size, waiting = kinds[k], members[k]
+        # Each open row takes as many as fit before the next one is asked.
+        taken = np.diff(np.minimum(np.cumsum(_room(free, size, len(waiting))), len(waiting)), prepend=0)
+        placed = int(taken.sum())
+        row_of[waiting[:placed]] = np.repeat(open_rows, taken)
+        free = free - taken[:, None] * size
+        if rest := len(waiting) - placed:
+            each = int(_room(capacity[None], size, rest)[0])
+            new = -(-rest // each)
+            filled = np.full(new, each)
+            filled[-1] = rest - each * (new - 1)
+            row_of[waiting[placed:]] = np.repeat(np.arange(rows, rows + new), filled)
+            open_rows = np.concatenate([open_rows, np.arange(rows, rows + new)])
+            free = np.concatenate([free, capacity - filled[:, None] * size])
+            rows += new
+        if len(open_rows) > OPEN_ROWS:
+            roomiest = np.sort(np.argsort(-free.min(axis=1), kind="stable")[:OPEN_ROWS])
+            open_rows, free = open_rows[roomiest], free[roomiest]
+    return row_of
+
+
+def _room(free, size, most):
+    """How many samples of a size fit into each row's free resources [R, D], at most ``most``."""
+    fits = np.where(size > 0, free // np.maximum(size, 1), most)
+    return np.minimum(fits.min(axis=1), most)

@@ -1,6 +1,7 @@
 """Batches by step: the data position of a run is the step, one integer."""
 
-from collections.abc import Iterator, Mapping
+import collections
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,9 +47,22 @@ def stack(rows: list[Any]) -> Any:
     return np.stack(rows)
 
 
-def iterate(steps: Steps, start: int, threads: int, ahead: int = 4) -> Iterator[dict[str, Any]]:
-    """Batches from step ``start`` on, read ahead by threads."""
+def iterate(steps: Steps, start: int, threads: int, workers: int = 0, ahead: int = 4) -> Iterator[dict[str, Any]]:
+    """Batches from step ``start`` on, read ahead by threads, in ``workers`` processes or in this one."""
     import grain
 
     dataset = grain.MapDataset.source(steps)[start:]
-    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)))
+    batches = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
+    if workers:
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead))
+    return iter(batches)
+
+
+def prefetch(batches: Iterable, ahead: int = 2) -> Iterator:
+    """The same, taken ``ahead`` of use: what their making starts, such as copies to a device, goes on meanwhile."""
+    batches, waiting = iter(batches), collections.deque()
+    for batch in batches:
+        waiting.append(batch)
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting

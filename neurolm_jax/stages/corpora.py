@@ -3,7 +3,10 @@
 import pathlib
 
 from neurolm_jax.data import guard
+from neurolm_jax.data.eeg_rows import EEGRows
+from neurolm_jax.data.mixture import Mixture
 from neurolm_jax.data.shards import Shards, open_shards
+from neurolm_jax.data.streams import Rows
 from neurolm_jax.data.text import TextRows
 from neurolm_jax.eeg.tasks import Task, load_task
 from neurolm_jax.errors import UserError
@@ -38,6 +41,15 @@ def training(config) -> list[Shards]:
 
 def validation(config) -> list[Shards]:
     return [open_shards(path) for path in _paths(config, config.data.validation)]
+
+
+def eeg_rows(config, seconds: int, train: bool) -> Rows:
+    """Rows of the EEG to train or validate on, windows of at most ``seconds``."""
+    parts, seed = (training(config), config.seed) if train else (validation(config), None)
+    size = config.row_length, seconds, seed, train and config.data.random_start
+    if train and config.data.weights:
+        return Mixture([EEGRows([part], *size) for part in parts], config.data.weights, seed)
+    return EEGRows(parts, *size)
 
 
 def tasks(config, *splits: str) -> list[tuple[Task, Shards]]:

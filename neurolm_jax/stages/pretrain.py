@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from neurolm_jax.data.eeg_rows import EEGRows
 from neurolm_jax.models import quantizer
 from neurolm_jax.models.attention import staircase
 from neurolm_jax.models.losses import chunked_cross_entropy
@@ -52,6 +51,5 @@ class PretrainStage(NeuroLMStage):
 
     def sources(self, train):
         c = self.config
-        parts = corpora.training(c) if train else corpora.validation(c)
-        rows = EEGRows(parts, c.row_length, self.tokenizer_config.encoder.seconds, c.seed if train else None)
+        rows = corpora.eeg_rows(c, self.tokenizer_config.encoder.seconds, train)
         return {"eeg": (rows, c.batch_size), "text": (corpora.text(c, train), c.text_batch_size)}

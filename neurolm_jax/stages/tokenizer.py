@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from neurolm_jax.data.eeg_rows import EEGRows, float_patches
+from neurolm_jax.data.eeg_rows import float_patches
 from neurolm_jax.models import quantizer
 from neurolm_jax.models.config import TokenizerConfig
 from neurolm_jax.models.losses import masked_mean
@@ -65,9 +65,7 @@ class TokenizerStage(Stage):
 
     def sources(self, train):
         c = self.config
-        seed = c.seed if train else None
-        parts = corpora.training(c) if train else corpora.validation(c)
-        rows = EEGRows(parts, c.row_length, self.model_config.encoder.seconds, seed)
+        rows = corpora.eeg_rows(c, self.model_config.encoder.seconds, train)
         return {"eeg": (rows, c.batch_size), "text": (corpora.text(c, train), c.text_batch_size)}
 
 
