@@ -1,9 +1,14 @@
 """Speed, as ratios to the usual way, in one run on one machine.
 
   python -m neurolm_jax.bench prepare [--hours 1] [--json FILE]
+  python -m neurolm_jax.bench data [--hours 2] [--json FILE]
+  python -m neurolm_jax.bench plan [--hours 25000] [--json FILE]
 
 ``prepare``: hours of recording prepared in a minute of one core, against a script that reads, filters, notches and
 resamples a file with MNE's functions; with 23 of 33 channels at 256 Hz kept, as in a clinical recording.
+``data``: rows of 1024 tokens read in a second by one core, against a loader with a file for each sample, its targets
+and its dense mask made on the host; and how many cores feed one TPU v5p that trains size B at half its peak.
+``plan``: time and memory until the first batch of a corpus of so many hours in 70,000 recordings of made-up lengths.
 """
 
 import json
@@ -15,18 +20,26 @@ from neurolm_jax.command import argument_parser, run
 from neurolm_jax.outputs import appearing_file
 
 ROUNDS = 3
+LENGTH = 1024  # tokens in a row of size B
+V5P_PEAK = 459e12  # bfloat16 FLOP a second
 
 
 def main() -> None:
     parser = argument_parser("bench", __doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
-    prepare = kinds.add_parser("prepare", help="recordings into shards")
-    prepare.add_argument("--hours", type=float, default=1.0, help="length of the recording")
-    prepare.add_argument("--json", type=pathlib.Path, help="write the figures here too")
+    for name, measure, hours, about in (
+        ("prepare", bench_prepare, 1.0, "recordings into shards"),
+        ("data", bench_data, 2.0, "shards into rows"),
+        ("plan", bench_plan, 25_000.0, "the start of a large corpus"),
+    ):
+        kind = kinds.add_parser(name, help=about)
+        kind.set_defaults(measure=measure)
+        kind.add_argument("--hours", type=float, default=hours, help="of recording")
+        kind.add_argument("--json", type=pathlib.Path, help="write the figures here too")
     arguments = parser.parse_args()
-    found = bench_prepare(arguments.hours)
+    found = arguments.measure(arguments.hours)
     for name, value in found.items():
-        print(f"{name:<40} {value:10.2f}")
+        print(f"{name:<52} {value:10,.2f}")
     if arguments.json:
         with appearing_file(arguments.json) as file:
             file.write_text(json.dumps(found, indent=1))
@@ -65,6 +78,154 @@ def bench_prepare(hours: float) -> dict[str, float]:
         "two processes to one, two recordings": times[1] / times[2],
         "peak memory of both, GB": peak,
     }
+
+
+def bench_data(hours: float) -> dict[str, float]:
+    """Rows a second and core of both ways, best of ``ROUNDS`` in turns."""
+    from neurolm_jax.data import shards
+    from neurolm_jax.data.eeg_rows import EEGRows
+    from neurolm_jax.data.streams import Steps
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder)
+        samples = list(_write_corpus(root, hours))
+        rows = EEGRows([shards.open_shards(root / "eeg")], LENGTH, 64, seed=0)
+        steps, batch = Steps({"eeg": (rows, 8)}, 10**9), 8
+        fast, plain = [], []
+        for turn in range(ROUNDS):
+            begin = time.process_time()
+            for step in range(turn * 20, turn * 20 + 20):
+                eeg = steps[step]["eeg"]
+            fast.append(20 * batch / (time.process_time() - begin))
+            begin = time.process_time()
+            for file in samples[:40]:
+                _plain_row(file)
+            plain.append(40 / (time.process_time() - begin))
+        valid = float((eeg["segment"] > 0).mean())
+        row_bytes = sum(array.nbytes for array in eeg.values()) / batch
+    rate = max(fast)
+    # Weights in matrices of B's frozen encoder and of its language model: 2 FLOP each and token forth, 4 back.
+    flop = LENGTH * (2 * 85e6 + 6 * 124e6)
+    wanted = 0.5 * V5P_PEAK / flop
+    return {
+        "a file for each sample, rows/second/core": max(plain),
+        "rows/second/core": rate,
+        "ratio": rate / max(plain),
+        "EEG tokens/second/core": rate * LENGTH * valid,
+        "MB/second/core": rate * row_bytes / 1e6,
+        "valid tokens in a row": valid,
+        "GFLOP a row, size B, encoder and language model": flop / 1e9,
+        "rows/second of a v5p at 50%": wanted,
+        "cores that feed it": wanted / rate,
+    }
+
+
+def bench_plan(hours: float) -> dict[str, float]:
+    """Seconds and gigabytes of opening the manifest, planning and shuffling, and of the first batch."""
+    import resource
+
+    import numpy as np
+
+    from neurolm_jax.data import shards
+    from neurolm_jax.data.eeg_rows import EEGRows
+    from neurolm_jax.data.streams import Steps
+    from neurolm_jax.eeg.records import Record, encode
+
+    class Made:
+        """Records of the right shape, made when they are read."""
+
+        def __getitem__(self, number):
+            channels, samples = (index[key][number] for key in ("channels", "samples"))
+            x = np.random.default_rng(number).standard_normal((channels, samples)).astype(np.float32)
+            return encode(Record(x, tuple(range(channels)), "made", "made"))
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder)
+        shards.write_manifest(path, {"kind": "eeg", "split": "train"}, [], _made_index(hours), [])
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        begin = time.perf_counter()
+        manifest = shards.read_manifest(path)
+        index = manifest["index"]
+        read = time.perf_counter()
+        rows = EEGRows([shards.Shards(path, manifest, Made())], LENGTH, 64, seed=0)
+        rows._plan.row(0)
+        planned = time.perf_counter()
+        Steps({"eeg": (rows, 480)}, 10)[0]
+        end = time.perf_counter()
+        tokens = sum(c * (n // 200) for c, n in zip(index["channels"], index["samples"]))
+    return {
+        "records": len(index["samples"]),
+        "tokens, billions": tokens / 1e9,
+        "rows in an epoch": len(rows),
+        "rows filled": tokens / LENGTH / len(rows),
+        "manifest read, seconds": read - begin,
+        "planned and shuffled, seconds": planned - read,
+        "first batch of 480 rows, seconds": end - planned,
+        "peak memory of the process, GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "of which before, GB": before / 2**20,
+    }
+
+
+def _made_index(hours):
+    """70,000 recordings of 16 to 36 channels, their lengths log-normal, in records as ``prepare`` cuts them."""
+    import numpy as np
+
+    from neurolm_jax.corpus.recording import PIECE
+
+    rng, count = np.random.default_rng(0), 70_000
+    seconds = rng.lognormal(0, 0.8, count)
+    seconds = np.maximum(seconds * hours * 3600 / seconds.sum(), 10).astype(int)
+    channels = rng.choice([16, 19, 21, 23, 27, 32, 36], count, p=[0.05, 0.15, 0.2, 0.35, 0.1, 0.1, 0.05])
+    index = {"channels": [], "samples": [], "start": [], "recording": []}
+    for number, (length, c) in enumerate(zip(seconds.tolist(), channels.tolist())):
+        for start in range(0, length, PIECE):
+            index["channels"].append(c)
+            index["samples"].append(min(PIECE, length - start) * 200)
+            index["start"].append(float(start))
+            index["recording"].append(number)
+    return index
+
+
+def _write_corpus(root, hours):
+    """Shards of 23 channels, and the same as a file for each sample of the usual loader, whose paths are returned."""
+    import numpy as np
+
+    from neurolm_jax.corpus.parts import entry
+    from neurolm_jax.corpus.recording import PIECE
+    from neurolm_jax.data import shards
+    from neurolm_jax.eeg.records import Record, encode
+
+    rng, seconds = np.random.default_rng(0), LENGTH // 23
+    records = []
+    for number in range(round(hours * 3600 / PIECE)):
+        x = rng.standard_normal((23, PIECE * 200)).cumsum(axis=1).astype(np.float32)
+        record = Record(x, tuple(range(23)), "made", f"{number // 20}", start=float(number % 20 * PIECE))
+        records.append((encode(record), entry(record) | {"recording": number // 20}))
+        file = root / f"{number}.npy"
+        np.save(file, x[:, : seconds * 200])
+        yield file
+    shards.write(root / "eeg", records, {"kind": "eeg", "split": "train", "recordings": []})
+
+
+def _plain_row(file):
+    """A row the usual way: patches, z-scored spectra and patches as targets, ids, dense mask, all float32."""
+    import numpy as np
+
+    from neurolm_jax.eeg.electrodes import VOCABULARY
+
+    x = np.load(file)
+    channels, count = x.shape
+    seconds = count // 200
+    patches = (x / 100).reshape(channels, seconds, 200).swapaxes(0, 1).reshape(-1, 200)
+    spectra = np.abs(np.fft.fft(patches, axis=-1))
+    targets = [(x - x.mean()) / x.std(ddof=1) for x in (spectra, patches)]
+    second = np.repeat(np.arange(seconds), channels)
+    mask = np.zeros((LENGTH, LENGTH), bool)
+    mask[: len(second), : len(second)] = second[:, None] >= second[None]
+    padding = ((0, LENGTH - len(patches)), (0, 0))
+    row = [np.pad(x.astype(np.float32), padding) for x in (patches, targets[0][:, :100], targets[1])]
+    ids = np.pad([VOCABULARY.index(name) for name in VOCABULARY[:channels]] * seconds, (0, padding[0][1]))
+    return row, mask, ids, np.pad(second, (0, padding[0][1]))
 
 
 def write_recording(file: pathlib.Path, hours: float, seed: int) -> pathlib.Path:

@@ -1,3 +1,6 @@
+import os
+import pathlib
+
 import numpy as np
 import pytest
 
@@ -6,7 +9,7 @@ from neurolm_jax.data import shards, vocabulary
 from neurolm_jax.data.dialogues import Augmentation, DialogueRows, RowSize
 from neurolm_jax.data.eeg_rows import EEGRows, find_runs, float_patches
 from neurolm_jax.data.shards import open_shards
-from neurolm_jax.data.streams import Steps, iterate
+from neurolm_jax.data.streams import Steps, iterate, prefetch
 from neurolm_jax.data.text import TextRows
 from neurolm_jax.eeg.records import Record, decode, encode
 from neurolm_jax.eeg.tasks import NAMES, load_task
@@ -213,3 +216,48 @@ def test_a_sample_too_large_for_a_row_is_refused(small_data):
         DialogueRows(tasks(small_data), RowSize(8, 128, 12), 0)
     with pytest.raises(UserError, match="14 channels, a row only 8 tokens"):
         EEGRows([open_shards(small_data / "eyes" / "recordings" / "train")], 8, 64, 0)
+
+
+WORKERS = """
+import sys
+import numpy as np
+from absl import app
+from neurolm_jax.data.eeg_rows import EEGRows
+from neurolm_jax.data.shards import open_shards
+from neurolm_jax.data.streams import Steps, iterate
+
+
+def main(argv):
+    rows = EEGRows([open_shards(argv[1])], 64, 64, 0)
+    batches = iterate(Steps({"eeg": (rows, 2)}, 8), 3, threads=2, workers=int(argv[2]))
+    np.save(argv[3], np.concatenate([batch["eeg"]["patches"] for batch in batches]))
+
+
+if __name__ == "__main__":
+    app.run(main)
+"""
+
+
+def test_batches_are_the_same_with_any_number_of_worker_processes(small_data, tmp_path):
+    import subprocess
+    import sys
+
+    (tmp_path / "script.py").write_text(WORKERS)
+    found = []
+    for workers in ("0", "1", "2"):
+        out = tmp_path / f"{workers}.npy"
+        data = small_data / "blink" / "recordings" / "train"
+        line = [sys.executable, str(tmp_path / "script.py"), str(data), workers, str(out)]
+        environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
+        subprocess.run(line, check=True, env=environment, timeout=240)
+        found.append(np.load(out))
+    assert len(found[0]) == 10
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_prefetching_is_ahead_and_changes_nothing():
+    made = []
+    batches = prefetch((made.append(i) or i for i in range(6)), ahead=2)
+    assert next(batches) == 0 and made == [0, 1, 2]
+    assert list(batches) == [1, 2, 3, 4, 5]
