@@ -13,11 +13,12 @@ A folder that is there already is kept; remove it to prepare it anew.
 """
 
 import pathlib
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 
 from neurolm_jax.command import argument_parser, run
-from neurolm_jax.data import shards, text
+from neurolm_jax.data import remote, shards, text
 from neurolm_jax.eeg.preprocessing import Preprocessing
 from neurolm_jax.eeg.tasks import NAMES, Task, load_task
 from neurolm_jax.errors import UserError
@@ -43,12 +44,18 @@ def main() -> None:
     words = kinds.add_parser("text", help="plain text, jsonl, parquet, docstrings of Python files, hf:OWNER/NAME")
     words.add_argument("inputs", nargs="+")
     for kind in (eeg, task, words):
-        kind.add_argument("--out", type=pathlib.Path, required=True)
+        kind.add_argument("--out", required=True, help="a folder, or an address such as gs://BUCKET/FOLDER")
     arguments = parser.parse_args()
 
     for path in arguments.inputs:
         if not str(path).startswith(text.HUGGING_FACE) and not pathlib.Path(path).exists():
             raise UserError(f"{path}: no such file or folder")
+    url = arguments.out if remote.is_url(arguments.out) else None
+    if url and remote.find(url, "**/manifest.json"):
+        print(f"{url}: already prepared")
+        return
+    # Shards are written on local disks alone; those for elsewhere are copied there when they are whole.
+    arguments.out = remote.staging(url) if url else pathlib.Path(arguments.out)
     if arguments.out.exists():
         if not any(arguments.out.rglob("manifest.json")):
             raise UserError(f"{arguments.out}: exists and was not made by prepare; give another --out")
@@ -59,6 +66,10 @@ def main() -> None:
         prepare_task(load_task(arguments.name), arguments.inputs[0], arguments.out)
     else:
         prepare_text(arguments.inputs, arguments.out)
+    if url:
+        remote.upload(arguments.out, url)
+        shutil.rmtree(arguments.out)
+        print(f"{url}: copied there")
 
 
 def prepare_eeg(arguments) -> None:

@@ -10,6 +10,7 @@ import json
 import pathlib
 from collections.abc import Iterable
 
+from neurolm_jax.data import remote
 from neurolm_jax.errors import UserError
 from neurolm_jax.outputs import appearing_folder
 
@@ -125,12 +126,12 @@ def read_manifest(path: str | pathlib.Path) -> dict:
 
 
 def open_shards(path: str | pathlib.Path) -> Shards:
-    """Open a folder that ``write`` made.
+    """Open a folder that ``write`` made, or a copy of it if it lies at an address such as gs://.
 
     Raises:
       UserError: naming the manifest or shard that is missing, truncated or unreadable.
     """
-    path = pathlib.Path(path)
+    path = remote.localise(str(path)) if remote.is_url(path) else pathlib.Path(path)
     manifest = read_manifest(path)
     files = []
     for shard in manifest["shards"]:

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from neurolm_jax.data import guard
+from neurolm_jax.data import guard, remote
 from neurolm_jax.data.eeg_rows import EEGRows
 from neurolm_jax.data.mixture import Mixture
 from neurolm_jax.data.shards import Shards, open_shards
@@ -61,22 +61,21 @@ def tasks(config, *splits: str) -> list[tuple[Task, Shards]]:
     return parts
 
 
-def task_folder(config, name: str, split: str) -> pathlib.Path:
-    return pathlib.Path(config.data.root) / name / "windows" / split
+def task_folder(config, name: str, split: str) -> pathlib.Path | str:
+    return _below(config.data.root, f"{name}/windows/{split}")
 
 
 def text(config, train: bool) -> TextRows:
     [folder] = _paths(config, [config.data.text])
-    return TextRows(
-        open_shards(folder / ("train" if train else "validation")), config.text_length, config.seed if train else None
-    )
+    shards = open_shards(_below(str(folder), "train" if train else "validation"))
+    return TextRows(shards, config.text_length, config.seed if train else None)
 
 
 def _paths(config, names):
-    root = pathlib.Path(config.data.root)
-    if not root.is_dir():
+    root = config.data.root
+    if not remote.is_url(root) and not pathlib.Path(root).is_dir():
         raise UserError(f"data.root: {root}: no such folder; write it with 'python -m neurolm_jax.prepare'")
-    paths = [root / name for name in names]
+    paths = [_below(root, name) for name in names]
     if not paths:
         raise UserError("data.train and data.validation must name at least one folder under data.root")
     return paths
@@ -84,5 +83,13 @@ def _paths(config, names):
 
 def _tests(config):
     """Every test part under the data root, whether or not this config names its task."""
-    manifests = sorted(pathlib.Path(config.data.root).rglob("windows/test/manifest.json"))
+    root = config.data.root
+    if remote.is_url(root):
+        found = remote.find(root, "**/windows/test/manifest.json")
+        return [open_shards(address.removesuffix("/manifest.json")) for address in found]
+    manifests = sorted(pathlib.Path(root).rglob("windows/test/manifest.json"))
     return [open_shards(manifest.parent) for manifest in manifests]
+
+
+def _below(root, name):
+    return f"{root.rstrip('/')}/{name}" if remote.is_url(root) else pathlib.Path(root) / name
