@@ -18,7 +18,7 @@ from neurolm_jax.stages.restore import restore_stage
 from neurolm_jax.training.mesh import make_mesh
 from neurolm_jax.weights import files
 
-pytestmark = pytest.mark.slow  # and in need of requirements-torch.txt
+pytestmark = pytest.mark.slow  # and in need of requirements-extras.txt
 SIZES = {"gpt2": (12, 12, 768), "medium": (24, 16, 1024), "large": (36, 20, 1280), "xl": (48, 25, 1600)}
 
 

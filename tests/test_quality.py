@@ -31,6 +31,12 @@ def test_planted_faults_are_found_where_they_are(x):
     assert set(np.argwhere(found["clipped"])[:, 0]) == {2}
 
 
+def test_huge_seconds():
+    y = np.zeros((2, 650))
+    y[1, 399] = -3001
+    np.testing.assert_array_equal(quality.huge_seconds(y, 200), [[False] * 3, [False, True, False]])
+
+
 def test_gaps_are_filled_with_lines():
     x = np.array([[0.0, np.nan, np.nan, 3.0, np.inf], [1.0, 1, 1, 1, 1]])
     np.testing.assert_array_equal(quality.fill_gaps(x), [[0, 1, 2, 3, 3], [1, 1, 1, 1, 1]])

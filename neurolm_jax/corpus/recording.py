@@ -102,9 +102,10 @@ def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: 
         bad = {
             kind: flags[:, : stop - begin] for kind, flags in quality.bad_seconds(inside, rate, lowest, highest).items()
         }
+        y = whole.stretch(quality.fill_gaps(x), begin * RATE, stop * RATE)
+        bad["huge"] = quality.huge_seconds(y, RATE) & ~np.any(list(bad.values()), axis=0)
         for kind, flags in bad.items():
             counts[kind] += int(flags.sum())
-        y = whole.stretch(quality.fill_gaps(x), begin * RATE, stop * RATE)
         for channels, start, end in _stretches(np.any(list(bad.values()), axis=0), stop - begin):
             kept += end - start
             yield Record(

@@ -1,15 +1,17 @@
-"""What is no EEG: stretches that are missing, flat or clipped; channels that copy another; amplitudes in a wrong unit.
+"""What is no EEG: stretches that are missing, flat, clipped or huge; channels that copy another; wrong units.
 
-Rules, on samples as recorded. A second of a channel is
+Rules, on samples as recorded but for the last, which is on filtered ones. A second of a channel is
   missing: a sample in it is NaN or infinite;
   flat: no sample in it differs from the one before;
-  clipped: half a percent of its samples or more lie in runs of three or more at the channel's highest or lowest value.
+  clipped: half a percent of its samples or more lie in runs of three or more at the channel's highest or lowest value;
+  huge: a sample of it is beyond 3 millivolts.
 """
 
 import numpy as np
 
-KINDS = ("missing", "flat", "clipped")
+KINDS = ("missing", "flat", "clipped", "huge")
 RUN = 3  # samples
+LARGEST = 3000.0  # microvolts; up to here int16 records are exact to 0.05
 CLIPPED_SHARE = 0.005
 LONGEST_LAG = 64  # samples between a channel and its copy
 PLAUSIBLE = (0.05, 20_000.0)  # microvolts: the median deviation of a recording's channels
@@ -37,6 +39,12 @@ def bad_seconds(x: np.ndarray, rate: float, lowest: np.ndarray, highest: np.ndar
     extreme = (x == lowest[:, None]) | (x == highest[:, None])
     clipped = any_in_second(_in_runs(extreme)) >= np.maximum(CLIPPED_SHARE * lengths, RUN)
     return {"missing": missing, "flat": flat & ~missing, "clipped": clipped & ~flat & ~missing}
+
+
+def huge_seconds(y: np.ndarray, rate: int) -> np.ndarray:
+    """Which whole seconds of filtered samples y [C, N] are huge: bool [C, N // rate]."""
+    seconds = y.shape[1] // rate
+    return np.abs(y[:, : seconds * rate]).reshape(len(y), seconds, rate).max(axis=2) > LARGEST
 
 
 def fill_gaps(x: np.ndarray) -> np.ndarray:

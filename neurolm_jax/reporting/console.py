@@ -38,6 +38,6 @@ def print_recordings(manifest: dict, title: str) -> None:
     if lost := sum(r.get("recorded_hours", 0) for r in left_out):
         print(f"  {lost:.2f} h left out with them")
     if cut := sum(r.get("dropped_seconds", 0) for r in recordings if r["outcome"] == "used"):
-        print(f"  {cut / 3600:.2f} h cut out of the others: missing, flat or clipped")
+        print(f"  {cut / 3600:.2f} h cut out of the others: missing, flat, clipped or huge")
     if mains := collections.Counter(f"{r['mains']:g} Hz" if r["mains"] else "none" for r in recordings if "mains" in r):
         print("  mains:", ", ".join(f"{value} in {count:,}" for value, count in mains.most_common()))
