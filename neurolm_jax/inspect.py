@@ -58,8 +58,8 @@ def inspect_shards(path: pathlib.Path, verify: bool = False) -> None:
     print(f"records {manifest['records']:,} in {len(manifest['shards'])} shards")
     used = [r for r in manifest.get("recordings", []) if r["outcome"] == "used"]
     for title, values in {
-        "electrodes": (VOCABULARY[electrode_id(name)] for r in used for name in r.get("channels", [])),
-        "recorded at": (f"{r['rate']:g} Hz" for r in used if r.get("rate")),
+        "electrodes": (VOCABULARY[electrode_id(name)] for r in used for name in r["channels"]),
+        "recorded at": (f"{r['rate']:g} Hz" for r in used),
         "montages": (r["reference"] for r in used if r.get("reference")),
     }.items():
         if counts := collections.Counter(values).most_common():

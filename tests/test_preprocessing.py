@@ -8,6 +8,16 @@ from neurolm_jax.eeg.preprocessing import Preprocessing, preprocess
 from neurolm_jax.errors import UserError
 
 
+ALIASED = [
+    ("T3", "T7"),
+    ("EEG T6-REF", "P8"),
+    ("F7-T3", "F7-T7"),
+    ("EEG Fpz-Cz", "FPZ"),
+    ("C4-M1", "C4"),
+    ("EEG F1-Ref-0", "F1"),  # as MNE numbers names that occur twice
+]
+
+
 def raw_of(samples, names, rate=256.0):
     return mne.io.RawArray(samples, mne.create_info(names, rate, "eeg", verbose="error"), verbose="error")
 
@@ -44,7 +54,15 @@ def test_without_bands_the_mean_stays():
 
 @pytest.mark.parametrize(
     ("name", "place"),
-    [("Fp1", "FP1"), ("EEG FP1-REF", "FP1"), ("Fp1-LE", "FP1"), ("C3..", "C3"), ("eeg T7", "T7"), ("F7-T7", "F7-T7")],
+    [
+        ("Fp1", "FP1"),
+        ("EEG FP1-REF", "FP1"),
+        ("Fp1-LE", "FP1"),
+        ("C3..", "C3"),
+        ("eeg T7", "T7"),
+        ("F7-T7", "F7-T7"),
+        *ALIASED,
+    ],
 )
 def test_names_of_electrodes(name, place):
     assert electrode_id(name) == VOCABULARY.index(place)

@@ -61,6 +61,8 @@ def _write(path, kind, split, source, settings, prepared, cut, begin):
             "name": p.recording.name,
             "hash": p.hash,
             "subject": p.recording.subject,
+            "rate": p.recording.raw.info["sfreq"],
+            "channels": [name for name in p.recording.raw.ch_names if electrode_id(name) is not None],
             "outcome": "skipped" if p.reason else "used",
             "reason": p.reason,
             "hours": 0.0 if p.reason else p.signal.samples.shape[1] / RATE / 3600,
