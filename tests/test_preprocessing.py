@@ -7,8 +7,13 @@ from neurolm_jax.eeg.identity import ContentHash, content_hash
 from neurolm_jax.eeg.preprocessing import Preprocessing, preprocess
 from neurolm_jax.errors import UserError
 
-
-ALIASED = [
+NAMED = [
+    ("Fp1", "FP1"),
+    ("EEG FP1-REF", "FP1"),
+    ("Fp1-LE", "FP1"),
+    ("C3..", "C3"),
+    ("eeg T7", "T7"),
+    ("F7-T7", "F7-T7"),
     ("T3", "T7"),
     ("EEG T6-REF", "P8"),
     ("F7-T3", "F7-T7"),
