@@ -59,15 +59,7 @@ def test_without_bands_the_mean_stays():
 
 @pytest.mark.parametrize(
     ("name", "place"),
-    [
-        ("Fp1", "FP1"),
-        ("EEG FP1-REF", "FP1"),
-        ("Fp1-LE", "FP1"),
-        ("C3..", "C3"),
-        ("eeg T7", "T7"),
-        ("F7-T7", "F7-T7"),
-        *ALIASED,
-    ],
+    NAMED,
 )
 def test_names_of_electrodes(name, place):
     assert electrode_id(name) == VOCABULARY.index(place)
