@@ -11,6 +11,7 @@ and its dense mask made on the host; and how many cores feed one TPU v5p that tr
 ``plan``: time and memory until the first batch of a corpus of so many hours in 70,000 recordings of made-up lengths.
 """
 
+import functools
 import json
 import pathlib
 import tempfile
@@ -21,6 +22,7 @@ from neurolm_jax.outputs import appearing_file
 
 ROUNDS = 3
 LENGTH = 1024  # tokens in a row of size B
+BLOCK = 320  # seconds of one made recording
 V5P_PEAK = 459e12  # bfloat16 FLOP a second
 
 
@@ -98,8 +100,8 @@ def bench_data(hours: float) -> dict[str, float]:
                 eeg = steps[step]["eeg"]
             fast.append(20 * batch / (time.process_time() - begin))
             begin = time.process_time()
-            for file in samples[:40]:
-                _plain_row(file)
+            for first in range(0, 40, batch):
+                _plain_batch(samples[first : first + batch])
             plain.append(40 / (time.process_time() - begin))
         valid = float((eeg["segment"] > 0).mean())
         row_bytes = sum(array.nbytes for array in eeg.values()) / batch
@@ -131,13 +133,16 @@ def bench_plan(hours: float) -> dict[str, float]:
     from neurolm_jax.data.streams import Steps
     from neurolm_jax.eeg.records import Record, encode
 
+    @functools.cache
+    def made(channels, samples):
+        x = np.random.default_rng(0).standard_normal((channels, samples)).astype(np.float32)
+        return encode(Record(x, tuple(range(channels)), "made", "made"))
+
     class Made:
-        """Records of the right shape, made when they are read."""
+        """Records of the right shape."""
 
         def __getitem__(self, number):
-            channels, samples = (index[key][number] for key in ("channels", "samples"))
-            x = np.random.default_rng(number).standard_normal((channels, samples)).astype(np.float32)
-            return encode(Record(x, tuple(range(channels)), "made", "made"))
+            return made(index["channels"][number], index["samples"][number])
 
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder)
@@ -197,35 +202,45 @@ def _write_corpus(root, hours):
 
     rng, seconds = np.random.default_rng(0), LENGTH // 23
     records = []
-    for number in range(round(hours * 3600 / PIECE)):
-        x = rng.standard_normal((23, PIECE * 200)).cumsum(axis=1).astype(np.float32)
-        record = Record(x, tuple(range(23)), "made", f"{number // 20}", start=float(number % 20 * PIECE))
-        records.append((encode(record), entry(record) | {"recording": number // 20}))
-        file = root / f"{number}.npy"
-        np.save(file, x[:, : seconds * 200])
-        yield file
+    for number in range(round(hours * 3600 / BLOCK)):
+        x = rng.standard_normal((23, BLOCK * 200)).cumsum(axis=1).astype(np.float32)
+        for start in range(0, BLOCK, PIECE):
+            part = x[:, start * 200 : (start + PIECE) * 200]
+            record = Record(part, tuple(range(23)), "made", f"{number}", start=float(start))
+            records.append((encode(record), entry(record) | {"recording": number}))
+        for start in range(0, BLOCK - seconds, seconds):
+            file = root / f"{number}-{start}.npy"
+            np.save(file, x[:, start * 200 : (start + seconds) * 200].astype(np.float64))
+            yield file
     shards.write(root / "eeg", records, {"kind": "eeg", "split": "train", "recordings": []})
 
 
-def _plain_row(file):
-    """A row the usual way: patches, z-scored spectra and patches as targets, ids, dense mask, all float32."""
+def _plain_batch(files):
+    """Rows the usual way, each from a file of float64: z-scored spectra and patches as targets, an id looked up for each
+    token, a dense mask; then put together."""
     import numpy as np
 
     from neurolm_jax.eeg.electrodes import VOCABULARY
 
-    x = np.load(file)
-    channels, count = x.shape
-    seconds = count // 200
-    patches = (x / 100).reshape(channels, seconds, 200).swapaxes(0, 1).reshape(-1, 200)
-    spectra = np.abs(np.fft.fft(patches, axis=-1))
-    targets = [(x - x.mean()) / x.std(ddof=1) for x in (spectra, patches)]
-    second = np.repeat(np.arange(seconds), channels)
-    mask = np.zeros((LENGTH, LENGTH), bool)
-    mask[: len(second), : len(second)] = second[:, None] >= second[None]
-    padding = ((0, LENGTH - len(patches)), (0, 0))
-    row = [np.pad(x.astype(np.float32), padding) for x in (patches, targets[0][:, :100], targets[1])]
-    ids = np.pad([VOCABULARY.index(name) for name in VOCABULARY[:channels]] * seconds, (0, padding[0][1]))
-    return row, mask, ids, np.pad(second, (0, padding[0][1]))
+    rows = []
+    for file in files:
+        x = np.load(file)
+        channels, seconds = len(x), x.shape[1] // 200
+        patches = np.float32(x / 100).reshape(channels, seconds, 200).swapaxes(0, 1).reshape(-1, 200)
+        spectra = np.abs(np.fft.fft(patches, axis=-1))
+        spectra, raw = ((a - a.mean()) / a.std(ddof=1) for a in (spectra, patches))
+        padding = LENGTH - len(patches)
+        names = list(VOCABULARY[:channels]) * seconds + ["pad"] * padding
+        ids = np.array([VOCABULARY.index(name) for name in names])
+        times = np.array([second for second in range(seconds) for _ in range(channels)] + [0] * padding)
+        mask = np.tril(np.ones((LENGTH, LENGTH), np.float32))
+        for second in range(seconds):
+            here = slice(second * channels, (second + 1) * channels)
+            mask[here, here] = 1
+        mask[:, len(patches) :] = 0
+        dense = [np.pad(a, ((0, padding), (0, 0))) for a in (patches, spectra[:, :100], raw)]
+        rows.append((*dense, ids, times, mask.astype(bool)))
+    return [np.stack(column) for column in zip(*rows)]
 
 
 def write_recording(file: pathlib.Path, hours: float, seed: int) -> pathlib.Path:

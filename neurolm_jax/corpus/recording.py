@@ -14,10 +14,11 @@ from neurolm_jax.eeg.mains import detect_mains
 from neurolm_jax.eeg.preprocessing import RATE, Preprocessing
 from neurolm_jax.eeg.records import Record
 
-PIECE = 64  # seconds in one record: about a window, for that is what is read at random
+STRETCH = 256  # seconds that are filtered at a time
+PIECE = 16  # seconds in one record: a window takes some of them, and little that it does not need
 LOOK = 120  # seconds in the middle that are looked at for unit, copies and mains
 SHORTEST = 2  # seconds of a stretch between bad ones that are worth keeping
-MOSTLY_BAD = 0.5  # of a piece: the channel is left out of it, instead of its bad seconds from all channels
+MOSTLY_BAD = 0.5  # of a stretch: the channel is left out of it, instead of its bad seconds from all channels
 
 
 class Unusable(Exception):
@@ -90,8 +91,8 @@ def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: 
     lowest = highest = np.full(len(picks), np.nan)
     counts = dict.fromkeys(quality.KINDS, 0)
     kept = 0
-    for begin in range(0, seconds, PIECE):
-        stop = min(begin + PIECE, seconds)
+    for begin in range(0, seconds, STRETCH):
+        stop = min(begin + STRETCH, seconds)
         first, last = whole.span(begin * RATE, stop * RATE)
         x = _samples(raw, picks, first, last)
         here = round(begin * rate), length if stop == seconds else round(stop * rate)
@@ -106,18 +107,19 @@ def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: 
         bad["huge"] = quality.huge_seconds(y, RATE) & ~np.any(list(bad.values()), axis=0)
         for kind, flags in bad.items():
             counts[kind] += int(flags.sum())
-        for channels, start, end in _stretches(np.any(list(bad.values()), axis=0), stop - begin):
+        for channels, start, end in _good(np.any(list(bad.values()), axis=0), stop - begin):
             kept += end - start
-            yield Record(
-                samples=y[channels, start * RATE : end * RATE],
-                electrodes=tuple(electrodes[c] for c in channels),
-                source=corpus,
-                recording=source.name,
-                subject=source.subject,
-                session=source.session,
-                reference=source.reference,
-                start=float(begin + start),
-            )
+            for first in range(start, end, PIECE):
+                yield Record(
+                    samples=y[channels, first * RATE : min(first + PIECE, end) * RATE],
+                    electrodes=tuple(electrodes[c] for c in channels),
+                    source=corpus,
+                    recording=source.name,
+                    subject=source.subject,
+                    session=source.session,
+                    reference=source.reference,
+                    start=float(begin + first),
+                )
     outcome.hash = digest.hexdigest()
     outcome.hours, outcome.dropped_seconds = kept / 3600, seconds - kept
     outcome.bad_channel_seconds = {kind: count for kind, count in counts.items() if count}
@@ -182,8 +184,8 @@ def _mains(raw, source, settings, sample, rate, outcome):
     return found
 
 
-def _stretches(bad, seconds):
-    """Channels [places], first and last second of each stretch that is good in all of them; bad is bool [C, S]."""
+def _good(bad, seconds):
+    """Channels [places], first and last second of each part that is good in all of them; bad is bool [C, S]."""
     channels = np.flatnonzero(bad.mean(axis=1) <= MOSTLY_BAD)
     if not len(channels):
         return

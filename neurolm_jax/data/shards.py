@@ -108,7 +108,8 @@ def write_manifest(folder: pathlib.Path, fields: dict, shards: list[dict], index
         "shards": shards,
         "index": index,
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    head, numbers = json.dumps({k: v for k, v in manifest.items() if k != "index"}, indent=1), json.dumps(index)
+    (folder / "manifest.json").write_text(f'{head[:-2]},\n "index": {numbers}\n}}')
     return manifest
 
 
