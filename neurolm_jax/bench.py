@@ -216,8 +216,8 @@ def _write_corpus(root, hours):
 
 
 def _plain_batch(files):
-    """Rows the usual way, each from a file of float64: z-scored spectra and patches as targets, an id looked up for each
-    token, a dense mask; then put together."""
+    """Rows the usual way, each from a file of float64: z-scored spectra and patches as targets, an id looked up for
+    each token, a dense mask; then put together."""
     import numpy as np
 
     from neurolm_jax.eeg.electrodes import VOCABULARY
