@@ -80,6 +80,16 @@ def test_samples_equal_a_plain_mne_pipeline(tmp_path):
     np.testing.assert_allclose(got, raw.get_data() * 1e6, atol=0.1)
 
 
+@pytest.mark.parametrize("rate", [249.9, 1000 / 3])
+def test_rates_that_no_second_is_whole_at(tmp_path, rate):
+    x = 1e-6 * noise(1, seconds=1, rate=round(600 * rate), channels=2)
+    raw = mne.io.RawArray(x, mne.create_info(["Fp1", "C3"], rate, "eeg"), verbose="error")
+    raw.save(tmp_path / "x_raw.fif", fmt="double", verbose="error")
+    manifest = build.build([tmp_path / "x_raw.fif"], tmp_path / "out", SETTINGS, "corpus")
+    assert outcomes(manifest) == {"x_raw.fif": None}
+    assert sum(manifest["index"]["samples"]) >= 599 * 200
+
+
 def test_bad_stretches_are_cut_out_and_counted(tmp_path):
     x = noise(1, seconds=60)
     x[:, 20 * 250 : 23 * 250] = 5.0

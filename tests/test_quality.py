@@ -12,7 +12,7 @@ def x():
 
 
 def bad(x):
-    return quality.bad_seconds(x, RATE, np.nanmin(x, axis=1), np.nanmax(x, axis=1))
+    return quality.bad_seconds(x, RATE, x.shape[1] // RATE, np.nanmin(x, axis=1), np.nanmax(x, axis=1))
 
 
 def test_noise_is_good(x):

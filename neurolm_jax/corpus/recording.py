@@ -87,27 +87,11 @@ def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: 
 
     whole = Filter(rate, length, settings.low, settings.high, mains)
     seconds = whole.clock.length // RATE
-    digest = ContentHash(len(picks))
-    lowest = highest = np.full(len(picks), np.nan)
-    counts = dict.fromkeys(quality.KINDS, 0)
-    kept = 0
-    for begin in range(0, seconds, STRETCH):
-        stop = min(begin + STRETCH, seconds)
-        first, last = whole.span(begin * RATE, stop * RATE)
-        x = _samples(raw, picks, first, last)
-        here = round(begin * rate), length if stop == seconds else round(stop * rate)
-        inside = x[:, here[0] - first : here[1] - first]
-        digest.update(inside)
-        finite = np.where(np.isfinite(inside), inside, np.nan)
-        lowest, highest = np.fmin(lowest, np.fmin.reduce(finite, 1)), np.fmax(highest, np.fmax.reduce(finite, 1))
-        bad = {
-            kind: flags[:, : stop - begin] for kind, flags in quality.bad_seconds(inside, rate, lowest, highest).items()
-        }
-        y = whole.stretch(quality.fill_gaps(x), begin * RATE, stop * RATE)
-        bad["huge"] = quality.huge_seconds(y, RATE) & ~np.any(list(bad.values()), axis=0)
+    digest, counts, kept = ContentHash(len(picks)), dict.fromkeys(quality.KINDS, 0), 0
+    for begin, y, bad in _stretches(raw, picks, whole, digest):
         for kind, flags in bad.items():
             counts[kind] += int(flags.sum())
-        for channels, start, end in _good(np.any(list(bad.values()), axis=0), stop - begin):
+        for channels, start, end in _good(np.any(list(bad.values()), axis=0)):
             kept += end - start
             for first in range(start, end, PIECE):
                 yield Record(
@@ -126,6 +110,24 @@ def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: 
     if not kept:
         found = ", ".join(f"{kind} {count} channel-seconds" for kind, count in outcome.bad_channel_seconds.items())
         raise Unusable(f"no {SHORTEST} seconds in a row are fit for use ({found or 'too short'})")
+
+
+def _stretches(raw, picks, whole, digest):
+    """For each stretch: its first second, filtered samples [C, S * 200], and which seconds are bad [C, S] by kind."""
+    rate, length, seconds = float(raw.info["sfreq"]), int(raw.n_times), whole.clock.length // RATE
+    lowest = highest = np.full(len(picks), np.nan)
+    for begin in range(0, seconds, STRETCH):
+        stop = min(begin + STRETCH, seconds)
+        first, last = whole.span(begin * RATE, stop * RATE)
+        x = _samples(raw, picks, first, last)
+        inside = x[:, round(begin * rate) - first : (length if stop == seconds else round(stop * rate)) - first]
+        digest.update(inside)
+        finite = np.where(np.isfinite(inside), inside, np.nan)
+        lowest, highest = np.fmin(lowest, np.fmin.reduce(finite, 1)), np.fmax(highest, np.fmax.reduce(finite, 1))
+        bad = quality.bad_seconds(inside, rate, stop - begin, lowest, highest)
+        y = whole.stretch(quality.fill_gaps(x), begin * RATE, stop * RATE)
+        bad["huge"] = quality.huge_seconds(y, RATE) & ~np.any(list(bad.values()), axis=0)
+        yield begin, y, bad
 
 
 def _choose(raw, source, outcome):
@@ -184,7 +186,7 @@ def _mains(raw, source, settings, sample, rate, outcome):
     return found
 
 
-def _good(bad, seconds):
+def _good(bad):
     """Channels [places], first and last second of each part that is good in all of them; bad is bool [C, S]."""
     channels = np.flatnonzero(bad.mean(axis=1) <= MOSTLY_BAD)
     if not len(channels):
@@ -192,5 +194,5 @@ def _good(bad, seconds):
     good = np.concatenate([[False], ~bad[channels].any(axis=0), [False]])
     edges = np.flatnonzero(np.diff(good))
     for start, end in zip(edges[::2].tolist(), edges[1::2].tolist()):
-        if end - start >= min(SHORTEST, seconds):
+        if end - start >= min(SHORTEST, bad.shape[1]):
             yield channels, start, end

@@ -17,18 +17,19 @@ LONGEST_LAG = 64  # samples between a channel and its copy
 PLAUSIBLE = (0.05, 20_000.0)  # microvolts: the median deviation of a recording's channels
 
 
-def bad_seconds(x: np.ndarray, rate: float, lowest: np.ndarray, highest: np.ndarray) -> dict[str, np.ndarray]:
-    """For each kind, which whole seconds of x [C, N] are bad: bool [C, N // rate].
+def bad_seconds(
+    x: np.ndarray, rate: float, count: int, lowest: np.ndarray, highest: np.ndarray
+) -> dict[str, np.ndarray]:
+    """For each kind, which of the first ``count`` seconds of x [C, N] are bad: bool [C, count].
 
     Args:
       lowest, highest: [C], the extremes of each channel so far.
     """
-    count = int(x.shape[1] / rate)
-    edges = np.round(np.arange(count + 1) * rate).astype(int)
+    edges = np.minimum(np.round(np.arange(count + 1) * rate).astype(int), x.shape[1])
     x = x[:, : edges[-1]]
 
     def any_in_second(flags):
-        return np.add.reduceat(flags, edges[:-1], axis=1, dtype=np.int32) if count else np.zeros((len(x), 0), np.int32)
+        return np.add.reduceat(flags, edges[:-1], axis=1, dtype=np.int32)
 
     finite = np.isfinite(x)
     same = np.zeros(x.shape, bool)
