@@ -140,7 +140,8 @@ def _refuse_copies(done, without) -> list[tuple[Source, Part]]:
 def _merge(kept, work, run) -> list[dict]:
     """Shards of the kept parts, in their order; each as the manifest has it."""
     folder = work / "shards"
-    folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped here, perhaps with fewer recordings
+    folder.mkdir()
     jobs = list(_jobs(kept, work))
     sizes = dict(run(_merge_one, jobs))
     return [{"file": job.shard.name, "records": sum(job.counts), "bytes": sizes[job]} for job in jobs]
@@ -166,6 +167,4 @@ def _jobs(kept, work) -> Iterator[_Job]:
 
 
 def _merge_one(job):
-    if job.shard.is_file():
-        return job.shard.stat().st_size
     return parts.merge(job.files, job.counts, job.shard)

@@ -95,7 +95,7 @@ def records_file(folder: pathlib.Path, source: Source) -> pathlib.Path:
 
 def _part_file(folder, source):
     size = source.path.stat().st_size if source.path.exists() else 0
-    key = hashlib.sha256(f"{source.path.absolute()} {size}".encode()).hexdigest()
+    key = hashlib.sha256(f"{source.path.absolute()} {size} {source.excluded}".encode()).hexdigest()
     return folder / key[:2] / f"{key[:24]}.json"
 
 
