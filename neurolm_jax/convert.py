@@ -101,6 +101,7 @@ def _read_neurolm(path, tensors, arguments, tokenizer, stage):
     projected = config.language.width != config.tokenizer.encoder.width
     like = {"params": zeros.params, "encoder": zeros.extra["tokenizer"]["encoder"]}
     found = read_tree(official.checkpoint_entries(projected), tensors, like, str(path))
+    tensors.clear()  # a model's size of memory, which writing wants for itself
     extra: dict[str, Any] = {**zeros.extra, "tokenizer": {**zeros.extra["tokenizer"], "encoder": found["encoder"]}}
     if vq:
         if not all(jax.tree.leaves(jax.tree.map(np.array_equal, found["encoder"], vq.params["encoder"]))):
@@ -120,7 +121,9 @@ def convert_gpt2(path: pathlib.Path, out: pathlib.Path) -> None:
     if heads is None and fields["width"] % gpt2.HEAD_WIDTH:
         raise UserError(f"{path}: width {fields['width']} is none of GPT-2's, and no config.json tells the heads")
     config, zeros = _empty("language", {"language": fields | ({"heads": heads} if heads else {})})
-    _write_workdir(out, config, zeros._replace(params=gpt2.place(tensors, zeros.params, str(path))))
+    params = gpt2.place(tensors, zeros.params, str(path))
+    tensors.clear()  # a model's size of memory, which writing wants for itself
+    _write_workdir(out, config, zeros._replace(params=params))
 
 
 def export_checkpoint(workdir: pathlib.Path, out: pathlib.Path) -> None:

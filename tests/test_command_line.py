@@ -72,10 +72,18 @@ def raw_file(path, samples):
 
 def test_prepare_refuses(tmp_path):
     samples = 2e-5 * np.random.default_rng(0).standard_normal((2, 256 * 10))
-    samples[1, 300] = np.nan
+    samples[1] = np.nan
+    samples[0, ::200] = np.nan
     bad = raw_file(tmp_path / "bad_raw.fif", samples)
     out = tmp_path / "out"
-    refused("neurolm_jax.prepare", "eeg", bad, "--out", out, names=(bad, "NaN", "Cz"))
+    refused(
+        "neurolm_jax.prepare",
+        "eeg",
+        bad,
+        "--out",
+        out,
+        names=(bad, "no 2 seconds in a row are fit for use (missing 20"),
+    )
     refused("neurolm_jax.prepare", "eeg", tmp_path / "none", "--out", out, names=tmp_path / "none")
     refused("neurolm_jax.prepare", "task", "blink", tmp_path / "none", "--out", out, names=tmp_path / "none")
     refused("neurolm_jax.prepare", "task", "sleep", tmp_path, "--out", out, names="sleep")

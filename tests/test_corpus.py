@@ -93,14 +93,16 @@ def test_rates_that_no_second_is_whole_at(tmp_path, rate):
 def test_bad_stretches_are_cut_out_and_counted(tmp_path):
     x = noise(1, seconds=60)
     x[:, 20 * 250 : 23 * 250] = 5.0
-    x[2, 40 * 250 : 41 * 250] = x[2].max()
+    x[2, 40 * 250 : 41 * 250] = np.nan
     x[3] = x[0]
-    file = write_edf(tmp_path / "x.edf", x, names=("Fp1", "C3", "T3", "O1"))
+    file = tmp_path / "x_raw.fif"
+    info = mne.create_info(["Fp1", "C3", "T3", "O1"], 250, "eeg", verbose="error")
+    mne.io.RawArray(x * 1e-6, info, verbose="error").save(file, fmt="double", verbose="error")
     manifest = build.build([file], tmp_path / "out", SETTINGS, "corpus")
     [found] = manifest["recordings"]
     assert found["left_out"] == {"O1": "copies Fp1 exactly"}
     assert found["dropped_seconds"] == 4 and found["hours"] == 56 / 3600
-    assert found["bad_channel_seconds"] == {"flat": 10}
+    assert found["bad_channel_seconds"] == {"missing": 1, "flat": 9}
     assert manifest["index"]["samples"] == [16 * 200, 4 * 200, 16 * 200, 200, 16 * 200, 3 * 200]
 
 
@@ -115,8 +117,9 @@ def test_a_channel_that_is_mostly_bad_goes_instead_of_its_seconds(tmp_path):
 def test_wrong_units_are_refused_with_advice(tmp_path, scale, word):
     raw = mne.io.RawArray(noise(1) * 1e-6 * scale, mne.create_info(["Fp1", "C3", "T3", "O1"], 250, "eeg"))
     raw.save(tmp_path / "x_raw.fif", fmt="double", verbose="error")
-    [reason] = outcomes(build.build([tmp_path / "x_raw.fif"], tmp_path / "out", SETTINGS, "corpus")).values()
-    assert word in reason and "correct the header" in reason
+    with pytest.raises(UserError, match=f"x_raw.fif: amplitudes .* {word} .*; correct the header"):
+        build.build([tmp_path / "x_raw.fif"], tmp_path / "out", SETTINGS, "corpus")
+    assert [path.name for path in tmp_path.iterdir()] == ["x_raw.fif"]
 
 
 def test_a_stopped_run_goes_on_and_ends_the_same(folder, tmp_path, monkeypatch):
@@ -166,7 +169,8 @@ def test_tuh_paths_tell_subject_session_and_montage(tmp_path):
         write_edf(
             tmp_path / "tueg" / path.format(montage), noise(len(montage)), names=("EEG FP1-LE", "EEG T4-LE", "X", "Y")
         )
-    found = sources.find([tmp_path / "tueg"])
+    found, others = sources.find([tmp_path / "tueg"])
+    assert others == {}
     assert [(s.subject, s.session, s.reference) for s in found] == [
         ("aaaaaaaa", "s001_2015", "AR"),
         ("aaaaaaaa", "s001_2015", "LE"),
@@ -186,6 +190,7 @@ def test_subjects_and_recordings_that_are_tested_on_are_left_out(tmp_path):
         (tmp_path / "tuab" / "windows" / split / "manifest.json").write_text(json.dumps({"format": 1} | manifest))
     without = build.excluded({"tuab": sorted((tmp_path / "tuab").rglob("manifest.json"))})
     manifest = build.build([tree], tmp_path / "out", SETTINGS, "tueg", without)
+    assert [r["outcome"] for r in manifest["recordings"]] == ["excluded", "used", "excluded"]
     assert list(outcomes(manifest).values()) == ["subject aaaaaaaa is in tuab", None, "a recording of tuab"]
     assert all(r["recorded_hours"] == 20 / 3600 for r in manifest["recordings"])
 
@@ -195,12 +200,19 @@ def test_a_bids_tree(tmp_path):
     place = root / "sub-01" / "ses-a" / "eeg"
     write_edf(place / "sub-01_ses-a_task-rest_eeg.edf", noise(1), names=("Fp1", "C3", "T3", "O1"))
     (root / "dataset_description.json").write_text("{}")
+    (root / "participants.tsv").write_text("participant_id\tage\tsex\nsub-02\t30\tM\nsub-01\t44\tF\n")
+    events = "onset\tduration\ttrial_type\n1.0\t0\tgo\n2.0\t0\tgo\n3.0\t0\tstop\n"
+    (place / "sub-01_ses-a_task-rest_events.tsv").write_text(events)
     (root / "task-rest_eeg.json").write_text('{"PowerLineFrequency": 50}')
     (root / "task-other_eeg.json").write_text('{"PowerLineFrequency": 51}')
     (root / "sub-01" / "sub-01_task-rest_eeg.json").write_text('{"PowerLineFrequency": 60}')
     channels = "name\ttype\tunits\tstatus\nFp1\tEEG\tuV\tgood\nC3\tEEG\tuV\tbad\nT3\tEOG\tuV\tgood\nO1\tEEG\tuV\tgood\n"
     (place / "sub-01_ses-a_task-rest_channels.tsv").write_text(channels)
-    [found] = build.build([root], tmp_path / "out", Preprocessing(), "bids")["recordings"]
+    manifest = build.build([root], tmp_path / "out", Preprocessing(), "bids")
+    [found] = manifest["recordings"]
+    assert manifest["other_files"] == {".json": 4, ".tsv": 3}
+    assert found["participant"] == {"participant_id": "sub-01", "age": "44", "sex": "F"}
+    assert found["events"] == {"go": 2, "stop": 1}
     assert (found["subject"], found["session"], found["channels"]) == ("01", "a", ["Fp1", "O1"])
     assert (found["mains"], found["mains_from"]) == (60.0, "sidecar")
     assert found["left_out"] == {"C3": "marked bad", "T3": "of type EOG"}
@@ -227,6 +239,31 @@ def test_memory_does_not_grow_with_the_recording(monkeypatch):
     hours = sum(r.samples.shape[1] for r in recording.records(Long(), source, SETTINGS, "c", outcome)) / 200 / 3600
     assert hours == outcome.hours == 6.0
     assert max(asked) <= 6 * 60 * 256
+
+
+def test_many_channels_one_channel_and_names_that_occur_twice(tmp_path):
+    many = [f"X{i}" for i in range(297)] + ["Fp1", "C3", "T3"]
+    write_edf(tmp_path / "in" / "many.edf", noise(0, channels=300), names=many)
+    write_edf(tmp_path / "in" / "one.edf", noise(1, channels=1), names=["Cz"])
+    write_edf(tmp_path / "in" / "twice.edf", noise(2), names=["T3", "T7", "Cz", "Cz"])
+    manifest = build.build([tmp_path / "in"], tmp_path / "out", SETTINGS, "corpus")
+    assert [r["channels"] for r in manifest["recordings"]] == [["Fp1", "C3", "T3"], ["Cz"], ["T3", "Cz-0"]]
+    assert manifest["recordings"][2]["left_out"] == {
+        "T7": "a second channel at T7, after T3",
+        "Cz-1": "a second channel at CZ, after Cz-0",
+    }
+
+
+def test_uneven_rates(tmp_path):
+    limits = {"physical_dimension": "uV", "physical_range": (-200, 200)}
+    x = np.clip(noise(0, channels=2), -199, 199)
+    signals = [
+        edfio.EdfSignal(x[0], 250, label="Fp1", **limits),
+        edfio.EdfSignal(x[1, ::5].copy(), 50, label="SaO2", **limits),
+    ]
+    edfio.Edf(signals).write(tmp_path / "x.edf")
+    [found] = build.build([tmp_path / "x.edf"], tmp_path / "out", SETTINGS, "corpus")["recordings"]
+    assert (found["channels"], found["rate"], found["hours"]) == (["Fp1"], 250.0, 20 / 3600)
 
 
 LIES = {

@@ -52,15 +52,24 @@ def build(
     """Write shards and manifest of all recordings under the inputs to ``out``; returns the manifest.
 
     Stopped, it leaves finished work beside ``out`` and goes on from there when it is called again.
+
+    Raises:
+      UserError: no recording, or none that can be used.
     """
     begin = time.perf_counter()
-    found = [_without_subject(source, without) for source in sources.find(inputs)]
+    recordings, others = sources.find(inputs)
+    found = [_without_subject(source, without) for source in recordings]
     work = out.with_name(f".{out.name}.unfinished")
     described = dataclasses.asdict(settings) | {"rate": RATE, "unit": "microvolt", "piece_seconds": PIECE}
     _begin(work, described | {"corpus": corpus})
     with workers.mapping(worker_count, scheduler) as run:
         done = _make_parts(found, work / "parts", settings, corpus, run)
         kept = _refuse_copies(done, without)
+        if not any(part.digests for _, part in kept):
+            shutil.rmtree(work)
+            first = kept[0][1].outcome
+            more = f"; nor is any of {len(kept) - 1} others of use" if len(kept) > 1 else ""
+            raise UserError(f"{kept[0][0].path}: {first['reason']}{more}")
         entries = _merge(kept, work, run)
     outcomes = [part.outcome for _, part in kept]
     whole = [part for _, part in kept]
@@ -72,6 +81,7 @@ def build(
         "hours": sum(outcome["hours"] for outcome in outcomes),
         "seconds": time.perf_counter() - begin,
         "recordings": outcomes,
+        "other_files": others,
     }
     index = {key: [value for part in whole for value in part.index[key]] for key in parts.INDEX}
     index["recording"] = [number for number, part in enumerate(whole) for _ in part.digests]
@@ -122,16 +132,16 @@ def _refuse_copies(done, without) -> list[tuple[Source, Part]]:
     seen: dict[str, str] = {}
     kept = []
     for source, part in done:
-        digest, reason = part.outcome["hash"], None
+        digest, reason, became = part.outcome["hash"], None, "skipped"
         if part.outcome["outcome"] == "used":
             if digest in without.hashes:
-                reason = f"a recording of {without.hashes[digest]}"
+                reason, became = f"a recording of {without.hashes[digest]}", "excluded"
             elif digest in seen:
                 reason = f"a copy of {seen[digest]}"
             else:
                 seen[digest] = source.name
         if reason:
-            outcome = part.outcome | {"outcome": "skipped", "reason": reason, "hours": 0.0}
+            outcome = part.outcome | {"outcome": became, "reason": reason, "hours": 0.0}
             part = Part(outcome, {key: [] for key in part.index}, [], 0)
         kept.append((source, part))
     return kept

@@ -48,14 +48,14 @@ def make(source: Source, settings: Preprocessing, corpus: str, folder: pathlib.P
                     for key, value in entry(record).items():
                         index[key].append(value)
     except Unusable as error:
-        reason = str(error)
+        became, reason = "excluded" if isinstance(error, recording.Excluded) else "skipped", str(error)
     except Exception as error:  # noqa: BLE001 (foreign bytes: the parsers of twenty formats fail in as many ways)
-        reason = f"it cannot be read ({_said(error)})"
+        became, reason = "skipped", f"it cannot be read ({_said(error)})"
     else:
         reason = None
     if reason:
         file.unlink(missing_ok=True)
-        outcome = dataclasses.replace(outcome, outcome="skipped", reason=reason, hours=0.0)
+        outcome = dataclasses.replace(outcome, outcome=became, reason=reason, hours=0.0)
         index, digests, size = {key: [] for key in index}, [], 0
     part = Part(dataclasses.asdict(outcome), index, digests, size)
     with appearing_file(_part_file(folder, source)) as unfinished:

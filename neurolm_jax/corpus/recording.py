@@ -25,12 +25,17 @@ class Unusable(Exception):
     """Nothing of the recording can be used; the message says why."""
 
 
+class Excluded(Unusable):
+    """It must not be used: it belongs to a set that is tested on."""
+
+
 @dataclasses.dataclass
 class Outcome:
     """What became of a recording, as the manifest has it. Hours are those of the recording, channels counted once.
 
-    channels: id of electrode or pair by channel used; left_out: reason by channel not used.
-    dropped: seconds by kind that were cut out of all channels; channel_seconds: by kind, what was bad in a channel.
+    outcome: used, skipped or excluded. channels: names of those used; left_out: reason by channel not used.
+    dropped_seconds: cut out of all channels; bad_channel_seconds: by kind, what was bad in a channel.
+    participant, events: of a BIDS tree, the row of participants.tsv and how often each trial type occurs.
     """
 
     name: str
@@ -49,6 +54,8 @@ class Outcome:
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
     dropped_seconds: int = 0
     bad_channel_seconds: dict[str, int] = dataclasses.field(default_factory=dict)
+    participant: dict[str, str] = dataclasses.field(default_factory=dict)
+    events: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def read(source: Source):
@@ -68,9 +75,10 @@ def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: 
     """
     rate, length = float(raw.info["sfreq"]), int(raw.n_times)
     outcome.subject, outcome.session, outcome.reference = source.subject, source.session, source.reference
+    outcome.participant, outcome.events = dict(source.participant), dict(source.events)
     outcome.rate, outcome.recorded_hours = rate, length / rate / 3600
     if source.excluded:
-        raise Unusable(source.excluded)
+        raise Excluded(source.excluded)
     if length < rate:
         raise Unusable("shorter than one second")
     picks, electrodes = _choose(raw, source, outcome)

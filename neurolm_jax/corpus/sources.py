@@ -1,5 +1,7 @@
 """Which recordings lie under the inputs, and what their paths and sidecars tell about them."""
 
+import collections
+import csv
 import dataclasses
 import functools
 import json
@@ -21,7 +23,8 @@ _BIDS = re.compile(r"^sub-(?P<subject>[^_/]+)(_ses-(?P<session>[^_/]+))?.*_eeg$"
 class Source:
     """A recording's path; ``name`` is that path below its input. The rest is what path and sidecars tell, or None.
 
-    mains: Hz; left_out: pairs of channel and reason; excluded: why no sample of it may be used.
+    mains: Hz; left_out: pairs of channel and reason; excluded: why no sample of it may be used;
+    participant, events: see ``Outcome``.
     """
 
     path: pathlib.Path
@@ -31,22 +34,29 @@ class Source:
     reference: str | None = None
     mains: float | None = None
     left_out: tuple[tuple[str, str], ...] = ()
+    participant: tuple[tuple[str, str], ...] = ()
+    events: tuple[tuple[str, int], ...] = ()
     excluded: str | None = None
 
 
-def find(inputs: Iterable[pathlib.Path]) -> list[Source]:
-    """The recordings among the inputs and under them, in the order of their paths.
+def find(inputs: Iterable[pathlib.Path]) -> tuple[list[Source], dict[str, int]]:
+    """The recordings among the inputs and under them, in the order of their paths; and how many other files there are,
+    by suffix.
 
     Raises:
       UserError: there is none.
     """
-    found = []
+    found, others = [], collections.Counter()
     for root in inputs:
         base = root.parent if root.is_file() or is_recording(root) else root
-        found += [_describe(path, base) for path in sorted(_under(root))]
+        for path in sorted(_under(root)):
+            if is_recording(path):
+                found.append(_describe(path, base))
+            else:
+                others[path.suffix.lower() or path.name] += 1
     if not found:
         raise UserError(f"{', '.join(map(str, inputs))}: no recording of a format that MNE reads")
-    return found
+    return found, dict(others)
 
 
 def is_recording(path: pathlib.Path) -> bool:
@@ -57,9 +67,9 @@ def is_recording(path: pathlib.Path) -> bool:
 
 
 def _under(path):
-    if is_recording(path):
+    if is_recording(path) or not path.is_dir():
         yield path
-    elif path.is_dir():
+    else:
         for inner in path.iterdir():
             yield from _under(inner)
 
@@ -71,7 +81,16 @@ def _describe(path, base):
     if (match := _BIDS.match(path.stem)) and (root := _bids_root(path.parent)):
         mains = _sidecar(path, root).get("PowerLineFrequency")
         mains = float(mains) if isinstance(mains, (int, float)) else None
-        return Source(path, name, match["subject"], match["session"], mains=mains, left_out=_bids_channels(path))
+        return Source(
+            path,
+            name,
+            match["subject"],
+            match["session"],
+            mains=mains,
+            left_out=_bids_channels(path),
+            participant=_participant(root, match["subject"]),
+            events=_bids_events(path),
+        )
     return Source(path, name)
 
 
@@ -98,15 +117,29 @@ def _sidecar(path, root):
 
 def _bids_channels(path):
     """Channels that ``_channels.tsv`` calls bad or of another kind than EEG."""
-    file = path.with_name(path.stem.removesuffix("eeg") + "channels.tsv")
-    if not file.is_file():
-        return ()
-    header, *lines = (line.split("\t") for line in file.read_text(encoding="utf-8-sig").splitlines() if line)
     left_out = []
-    for line in lines:
-        row = dict(zip(header, line))
+    for row in _table(path.with_name(path.stem.removesuffix("eeg") + "channels.tsv")):
         if row.get("type", "EEG").upper() != "EEG":
             left_out.append((row.get("name", ""), f"of type {row['type']}"))
         elif row.get("status", "").lower() == "bad":
             left_out.append((row.get("name", ""), "marked bad"))
     return tuple(left_out)
+
+
+def _bids_events(path):
+    rows = _table(path.with_name(path.stem.removesuffix("eeg") + "events.tsv"))
+    return tuple(collections.Counter(row.get("trial_type", "event") for row in rows).items())
+
+
+@functools.lru_cache(maxsize=4096)
+def _participant(root, subject):
+    rows = [row for row in _table(root / "participants.tsv") if row.get("participant_id") == f"sub-{subject}"]
+    return tuple(rows[0].items()) if rows else ()
+
+
+def _table(file):
+    """Rows of a BIDS table; [] if there is none."""
+    if not file.is_file():
+        return []
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        return [{k: v for k, v in row.items() if k and v} for row in csv.DictReader(lines, delimiter="\t")]
