@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from neurolm_jax.data.dialogues import Dialogue, RowSize, dialogue, fill_dialogues
-from neurolm_jax.data.packing import first_fit
+from neurolm_jax.data.packing import RowPlan
 from neurolm_jax.data.streams import stack
 from neurolm_jax.inference.windows import LabelledWindows, crops
 from neurolm_jax.models.losses import target_log_probabilities
@@ -39,7 +39,8 @@ def answer_log_probabilities(stage: InstructStage, weights, dialogues: Sequence[
     c = stage.config
     size = RowSize(c.eeg_length, c.row_length, c.answer_length)
     sizes = [dialogue_size(d) for d in dialogues]
-    rows = first_fit(np.array(sizes), np.array([size.eeg, size.tokens, size.answers]))
+    plan = RowPlan(np.array(sizes), (size.eeg, size.tokens, size.answers), None)
+    rows = [plan.row(i)[1] for i in range(len(plan))]
     score = _compiled(stage)
     found = np.zeros(len(dialogues))
     for first in range(0, len(rows), c.batch_size):
