@@ -77,6 +77,8 @@ def prepare_eeg(arguments) -> None:
     from neurolm_jax.corpus import build
     from neurolm_jax.reporting.console import print_recordings
 
+    if arguments.workers < 0:
+        raise UserError(f"--workers must not be negative, not {arguments.workers}")
     settings = Preprocessing(mains=arguments.mains)
     without = build.excluded(_downstream(arguments))
     manifest = build.build(

@@ -1,5 +1,6 @@
 """Commands as a user types them: bad input is one line on standard error and exit code 2, nothing half-written."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -105,6 +106,27 @@ def test_prepare_eeg_and_inspect(tmp_path):
     assert found.returncode == 0 and "records 1 in 1 shards" in found.stdout
     found = command("neurolm_jax.prepare", "eeg", tmp_path, "--out", tmp_path / "out")
     assert found.returncode == 0 and "already prepared" in found.stdout
+
+
+def test_what_is_tested_on_is_left_out_of_a_corpus_beside_it(tmp_path):
+    for i, subject in enumerate(("aaaaaaaa", "aaaaaaab", "aaaaaaac")):
+        folder = tmp_path / "tueg" / subject / "s001_2015" / "02_tcp_le"
+        folder.mkdir(parents=True)
+        raw_file(folder / f"{i}_raw.fif", 2e-5 * np.random.default_rng(i).standard_normal((2, 256 * 10)))
+    for name, subject in (("tuab", "aaaaaaaa"), ("elsewhere/tuev", "aaaaaaac")):
+        manifest = {"format": 1, "split": "test", "recordings": [{"hash": "h", "subject": subject}]}
+        (tmp_path / name / "windows" / "test").mkdir(parents=True)
+        (tmp_path / name / "windows" / "test" / "manifest.json").write_text(json.dumps(manifest))
+    line = ("neurolm_jax.prepare", "eeg", tmp_path / "tueg", "--out", tmp_path / "eeg")
+    refused(*line, "--exclude", f"tuev={tmp_path / 'nowhere'}", names="want NAME=FOLDER")
+    refused(*line, "--workers", "-1", names="--workers")
+    found = command(*line, "--exclude", f"tuev={tmp_path / 'elsewhere'}", "--workers", "1")
+    assert found.returncode == 0, found.stderr
+    assert "2 recordings, 0.01 h, are of subjects or recordings tested on" in found.stdout
+    assert "subject aaaaaaaa is in tuab" in found.stdout and "subject aaaaaaac is in tuev" in found.stdout
+    found = command("neurolm_jax.inspect", tmp_path / "eeg", "--verify")
+    assert found.returncode == 0 and "montages LE (1)" in found.stdout, found.stderr
+    refused("neurolm_jax.inspect", tmp_path, "--verify", names="no manifest.json")
 
 
 def test_other_commands_refuse(tmp_path):
