@@ -181,12 +181,13 @@ def _made_index(hours):
     seconds = rng.lognormal(0, 0.8, count)
     seconds = np.maximum(seconds * hours * 3600 / seconds.sum(), 10).astype(int)
     channels = rng.choice([16, 19, 21, 23, 27, 32, 36], count, p=[0.05, 0.15, 0.2, 0.35, 0.1, 0.1, 0.05])
-    index = {"channels": [], "samples": [], "start": [], "recording": []}
+    index = {"channels": [], "samples": [], "start": [], "montage": [], "recording": []}
     for number, (length, c) in enumerate(zip(seconds.tolist(), channels.tolist())):
         for start in range(0, length, PIECE):
             index["channels"].append(c)
             index["samples"].append(min(PIECE, length - start) * 200)
             index["start"].append(float(start))
+            index["montage"].append(c)
             index["recording"].append(number)
     return index
 

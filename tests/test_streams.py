@@ -88,6 +88,13 @@ def test_windows_go_over_from_record_to_record(clock):
     assert sorted(found) == [(0, 30), (0, 50), (50, 50), (100, 50)]
 
 
+def test_a_run_ends_where_other_electrodes_begin():
+    index = {"channels": [4] * 3, "samples": [3200] * 3, "start": [0.0, 16.0, 32.0], "recording": [0] * 3}
+    assert find_runs(index | {"montage": [7, 7, 7]}).records.tolist() == [3]
+    assert find_runs(index | {"montage": [7, 8, 8]}).records.tolist() == [1, 2]
+    assert find_runs(index | {"montage": [7, 7, 7], "start": [0.0, 16.0, 33.0]}).records.tolist() == [2, 1]
+
+
 def test_random_starts_are_anywhere_in_the_run_and_the_same_again(clock):
     rows, again = (EEGRows([clock], 200, 64, 3, random_start=True) for _ in range(2))
     found = {0: [], 1: []}

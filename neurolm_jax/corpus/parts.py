@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import zlib
 from collections.abc import Sequence
 
 from neurolm_jax.corpus import recording
@@ -18,7 +19,7 @@ from neurolm_jax.eeg.preprocessing import Preprocessing
 from neurolm_jax.eeg.records import Record, encode
 from neurolm_jax.outputs import appearing_file
 
-INDEX = ("channels", "samples", "start")
+INDEX = ("channels", "samples", "start", "montage")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +71,11 @@ def finished(folder: pathlib.Path, source: Source) -> Part | None:
 
 
 def entry(record: Record) -> dict:
-    """What the index of a manifest has of a record, beside the number of its recording."""
-    return {"channels": record.samples.shape[0], "samples": record.samples.shape[1], "start": record.start}
+    """What the index of a manifest has of a record, beside the number of its recording; ``montage`` tells sets of
+    electrodes apart."""
+    channels, samples = record.samples.shape
+    montage = zlib.crc32(bytes(record.electrodes))
+    return {"channels": channels, "samples": samples, "start": record.start, "montage": montage}
 
 
 def skipped(source: Source, reason: str) -> Part:

@@ -127,10 +127,10 @@ def find_runs(index: dict) -> Runs:
     channels, samples = (np.asarray(index.get(key, []), np.int64) for key in ("channels", "samples"))
     begins = np.ones(len(samples), bool)
     if "start" in index:
-        start, recording = np.asarray(index["start"]), np.asarray(index["recording"])
+        start, recording, montage = (np.asarray(index[key]) for key in ("start", "recording", "montage"))
         goes_on = samples[:-1] % RATE == 0
         goes_on &= np.abs(start[1:] - start[:-1] - samples[:-1] / RATE) < 0.5 / RATE
-        begins[1:] = ~goes_on | (recording[1:] != recording[:-1]) | (channels[1:] != channels[:-1])
+        begins[1:] = ~goes_on | (recording[1:] != recording[:-1]) | (montage[1:] != montage[:-1])
     first = np.flatnonzero(begins)
     records = np.diff(np.append(first, len(samples)))
     total = np.add.reduceat(samples, first) if len(first) else samples
