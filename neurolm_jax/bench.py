@@ -13,6 +13,7 @@ and its dense mask made on the host; and how many cores feed one TPU v5p that tr
 
 import functools
 import json
+import os
 import pathlib
 import tempfile
 import time
@@ -21,6 +22,7 @@ from neurolm_jax.command import argument_parser, run
 from neurolm_jax.outputs import appearing_file
 
 ROUNDS = 3
+MANY = 12  # recordings
 LENGTH = 1024  # tokens in a row of size B
 BLOCK = 320  # seconds of one made recording
 V5P_PEAK = 459e12  # bfloat16 FLOP a second
@@ -51,35 +53,46 @@ def bench_prepare(hours: float) -> dict[str, float]:
     """Hours per core-minute of both ways, their ratio, and of two processes to one; best of ``ROUNDS`` turns."""
     import resource
 
-    from neurolm_jax.corpus import build
+    from neurolm_jax.corpus import build, sources
     from neurolm_jax.eeg.preprocessing import Preprocessing
 
     settings = Preprocessing(mains=60.0)
     seconds: dict[str, list[float]] = {"plain": [], "one": [], "two": []}
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder)
-        files = [write_recording(root / "in" / f"{i}.edf", hours, seed=i) for i in range(2)]
+        file = write_recording(root / "in" / "0.edf", hours)
         for turn in range(ROUNDS):
             begin = time.process_time()
-            plain_script(files[0], root / f"plain-{turn}.npy")
+            plain_script(file, root / f"plain-{turn}.npy")
             seconds["plain"].append(time.process_time() - begin)
             begin = time.process_time()
-            build.build([files[0]], root / f"one-{turn}", settings, "bench")
+            build.build([file], root / f"one-{turn}", settings, "bench")
             seconds["one"].append(time.process_time() - begin)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        times = {}
-        for count in (1, 2):
-            begin = time.perf_counter()
-            build.build([root / "in"], root / f"spread-{count}", settings, "bench", worker_count=count)
-            times[count] = time.perf_counter() - begin
+        for i in range(1, MANY):
+            os.link(file, root / "in" / f"{i}.edf")
+        found, _ = sources.find([root / "in"])
+        times = {count: _spread(found, root / f"parts-{count}", settings, count) for count in (1, 2)}
     rate = {name: hours * 60 / min(values) for name, values in seconds.items() if values}
     return {
         "plain MNE script, hours/core-minute": rate["plain"],
         "prepare, hours/core-minute": rate["one"],
         "ratio": rate["one"] / rate["plain"],
-        "two processes to one, two recordings": times[1] / times[2],
+        f"two processes to one, {MANY} recordings": times[1] / times[2],
         "peak memory of both, GB": peak,
     }
+
+
+def _spread(found, folder, settings, count):
+    """Seconds that ``count`` processes take for all recordings, once they have started and imported what they need."""
+    from neurolm_jax.corpus import parts, workers
+
+    with workers.mapping(count, None) as run:
+        for warm in (True, False):
+            make = functools.partial(parts.make, settings=settings, corpus="bench", folder=folder / str(warm))
+            begin = time.perf_counter()
+            list(run(make, found[: 2 * count] if warm else found))
+    return time.perf_counter() - begin
 
 
 def bench_data(hours: float) -> dict[str, float]:
@@ -244,14 +257,14 @@ def _plain_batch(files):
     return [np.stack(column) for column in zip(*rows)]
 
 
-def write_recording(file: pathlib.Path, hours: float, seed: int) -> pathlib.Path:
+def write_recording(file: pathlib.Path, hours: float) -> pathlib.Path:
     """An EDF file of 33 channels at 256 Hz, 23 of them electrodes: noise that falls off as EEG does, and hum."""
     import edfio
     import numpy as np
 
     from neurolm_jax.eeg.electrodes import VOCABULARY
 
-    rng, rate = np.random.default_rng(seed), 256
+    rng, rate = np.random.default_rng(0), 256
     count = round(hours * 3600) * rate
     names = [*(f"EEG {name}-REF" for name in VOCABULARY[:23]), *(f"AUX{i}" for i in range(10))]
     hum = 5 * np.sin(2 * np.pi * 60 * np.arange(count) / rate)

@@ -1,6 +1,7 @@
 """The same function over many items: in this process, on local processes, or on a running dask cluster."""
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ def mapping(workers: int, scheduler: str | None) -> Iterator[Callable]:
         import distributed
     except ImportError as error:
         raise UserError("--workers and --scheduler need dask: pip install 'neurolm_jax[corpus]'") from error
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # what matters is said by the manifest
     with contextlib.ExitStack() as stack:
         if scheduler:
             try:
