@@ -6,6 +6,7 @@ bounded by the stretch, not by the recording.
 """
 
 import fractions
+import functools
 import math
 from typing import NamedTuple
 
@@ -156,8 +157,9 @@ def interpolate(x: np.ndarray, positions: np.ndarray, step: int) -> np.ndarray:
     return y
 
 
+@functools.lru_cache(maxsize=64)
 def _kernel(rate, low, high, mains):
-    """Zero-phase FIR of odd length."""
+    """Zero-phase FIR of odd length; a corpus has few rates, and its design takes as long as minutes of EEG."""
     import mne
 
     nyquist = rate / 2
