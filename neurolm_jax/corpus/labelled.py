@@ -46,13 +46,17 @@ class _Prepared:
 def _prepare(recordings, settings):
     seen = {}
     for recording in recordings:
-        known = [channel for channel in recording.raw.ch_names if electrode_id(channel) is not None]
+        known = _electrodes(recording.raw)
         digest = content_hash(recording.raw.get_data(known) * 1e6) if known else ""
         if digest in seen:
             yield _Prepared(recording, digest, reason=f"a copy of {seen[digest]}")
             continue
         seen[digest] = recording.name
         yield _Prepared(recording, digest, preprocess(recording.raw, settings, recording.name))
+
+
+def _electrodes(raw):
+    return [name for name in raw.ch_names if electrode_id(name) is not None]
 
 
 def _write(path, kind, split, source, settings, prepared, cut, begin):
@@ -62,7 +66,7 @@ def _write(path, kind, split, source, settings, prepared, cut, begin):
             "hash": p.hash,
             "subject": p.recording.subject,
             "rate": p.recording.raw.info["sfreq"],
-            "channels": [name for name in p.recording.raw.ch_names if electrode_id(name) is not None],
+            "channels": _electrodes(p.recording.raw),
             "outcome": "skipped" if p.reason else "used",
             "reason": p.reason,
             "hours": 0.0 if p.reason else p.signal.samples.shape[1] / RATE / 3600,

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-RATE = 200  # Hz
+from neurolm_jax.eeg.preprocessing import RATE
+
 GUARD = 10.0  # seconds beside a stretch, over which it fades in and out, so that its ends do not ring
 TAPS = 16  # of the interpolation between samples
 EXACT = 1e-3  # samples; clocks nearer than this count as one

@@ -91,12 +91,13 @@ def tokenizer_terms(
     ids = eeg["channel"], eeg["second"], eeg["segment"]
     valid = eeg["segment"] > 0  # [b, T]
 
-    encoding = model.apply(variables, float_patches(eeg), *ids, method="encode")
+    patches = float_patches(eeg)  # [b, T, 200]
+    encoding = model.apply(variables, patches, *ids, method="encode")
     z = quantizer.normalise(encoding.z)  # [b, T, D]
     codes, quantized, error = quantizer.quantize(state.codebook.vectors, z.reshape(-1, config.code_width))
     codes, error = codes.reshape(valid.shape), error.reshape(valid.shape)
     frequency, raw = model.apply(variables, quantized.reshape(z.shape), *ids, method="decode")
-    frequency_target, raw_target = reconstruction_targets(float_patches(eeg), eeg["segment"])
+    frequency_target, raw_target = reconstruction_targets(patches, eeg["segment"])
 
     features = reverse_gradient(encoding.features, strength)
     eeg_logits = model.apply(variables, features, method="domain_logits")
