@@ -14,6 +14,10 @@ def get_config(size: str = "b"):
     c = base("instruct")
     c.tokenizer = sizes.tokenizer(size)
     c.language = sizes.language(size)
+    c.language.lora_rank = (
+        0  # train low-rank terms of this rank instead of the language model's weights; 0 trains those
+    )
+    c.language.lora_alpha = 16.0  # the terms are multiplied by lora_alpha / lora_rank
     c.feature_norm = sizes.feature_norm(size)
     c.eeg_length = 768  # EEG tokens in a row
     c.row_length = 1024  # all tokens in a row
@@ -22,7 +26,8 @@ def get_config(size: str = "b"):
     c.text_loss_weight = 1.0  # of plain text beside the answers
     c.augmentation = {"scale": 0.0, "offset": 0.0}
     c.data.splits = ("train",)  # parts to learn from; ("train", "validation") for a last fit, all settings chosen
-    c.data.tasks = ("blink", "scp1", "eyes")
+    c.data.tasks = ("tuab", "tuev", "tusl", "seed", "seed_iv", "hmc", "workload")  # or FILE.py of your own
+    c.data.prompts = "official"  # "varied" asks in other words too, with options in any order
     c.initial.pretrain = f"runs/{size}/pretrain"
 
     c.batch_size = 128

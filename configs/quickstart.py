@@ -80,7 +80,7 @@ _STAGES = {
         "beta2": 0.99,
         "checkpoint_every": 100,
         # The settings were chosen on the validation parts; the last fit takes them in, so nothing is left to validate.
-        "data": {"splits": ("train", "validation")},
+        "data": {"tasks": ("blink", "scp1", "eyes"), "splits": ("train", "validation")},
         "evaluate_every": 0,
         "language": {"dropout": 0.0},
         "augmentation": {"scale": 0.1, "offset": 5.0},

@@ -146,6 +146,8 @@ def export_checkpoint(workdir: pathlib.Path, out: pathlib.Path) -> None:
         files.write(out, write_tensors(official.vq_entries(), tree), arguments)
     else:
         arguments = sections.arguments(stage.config)
+        if stage.config.stage == "instruct":
+            weights = stage.plain(weights)
         tree = {"params": weights.params, "encoder": weights.extra["tokenizer"]["encoder"]}
         files.write(out, write_tensors(official.checkpoint_entries("projection" in weights.params), tree), arguments)
     print(f"{out}: {stage.config.stage}")
@@ -163,7 +165,7 @@ def _empty(name: str, fields: dict):
     config = base(name)
     config.update(fields | _ROWS.get(name, {}))
     if name == "instruct":
-        config.data.update({"tasks": NAMES, "splits": ("train",)})
+        config.data.update({"tasks": NAMES, "splits": ("train",), "prompts": "official"})
     shapes = nn.unbox(jax.eval_shape(stages.build(config).create, jax.random.key(0)))
     # Views of one zero: what is read takes their place before anything of a model's size is made.
     return config, jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), shapes)

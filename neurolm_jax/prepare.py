@@ -2,13 +2,15 @@
 
   python -m neurolm_jax.prepare eeg  IN... --out DIR [--mains 50|60] [--workers N | --scheduler ADDRESS]
                                      [--exclude NAME=DIR ...]
-  python -m neurolm_jax.prepare task NAME IN --out DIR
+  python -m neurolm_jax.prepare task NAME IN --out DIR [--split published|subject|official] [--seed N] [--skip-faulty]
   python -m neurolm_jax.prepare text IN... --out DIR
 
 ``eeg`` reads files and folders, BIDS and TUH trees among them; stopped, it goes on where it was. Subjects and
 recordings of the test and validation parts of tasks that lie beside DIR, or are named by --exclude, are left out.
 ``task`` writes ``DIR/windows/{train,validation,test}``, the labelled windows, and
-``DIR/recordings/{train,validation}``, the same recordings whole, for the stages that need no labels.
+``DIR/recordings/{train,validation}``, the same recordings whole, for the stages that need no labels. NAME is one of
+those of docs/tasks.md, or a Python file of your own. No subject is on two sides of the split; what --split official
+repeats of the released code is told there too.
 A folder that is there already is kept; remove it to prepare it anew.
 """
 
@@ -21,6 +23,7 @@ from neurolm_jax.command import argument_parser, run
 from neurolm_jax.data import remote, shards, text
 from neurolm_jax.eeg.preprocessing import Preprocessing
 from neurolm_jax.eeg.tasks import NAMES, Task, load_task
+from neurolm_jax.eeg.tasks.splits import WAYS
 from neurolm_jax.errors import UserError
 from neurolm_jax.outputs import appearing_folder
 
@@ -39,8 +42,11 @@ def main() -> None:
     eeg.add_argument("--exclude", nargs="+", default=[], metavar="NAME=DIR", help="prepared tasks to keep apart from")
     eeg.add_argument("--source", default="eeg", help="a name for the corpus, kept in every record")
     task = kinds.add_parser("task", help="a downstream set with labels")
-    task.add_argument("name", choices=NAMES)
+    task.add_argument("name", help=f"{', '.join(NAMES)}, or FILE.py")
     task.add_argument("inputs", nargs=1, type=pathlib.Path)
+    task.add_argument("--split", choices=WAYS, default=WAYS[0])
+    task.add_argument("--seed", type=int, default=0, help="of the choice of subjects")
+    task.add_argument("--skip-faulty", action="store_true", help="leave faulty recordings out, instead of stopping")
     words = kinds.add_parser("text", help="plain text, jsonl, parquet, docstrings of Python files, hf:OWNER/NAME")
     words.add_argument("inputs", nargs="+")
     for kind in (eeg, task, words):
@@ -63,7 +69,8 @@ def main() -> None:
     elif arguments.kind == "eeg":
         prepare_eeg(arguments)
     elif arguments.kind == "task":
-        prepare_task(load_task(arguments.name), arguments.inputs[0], arguments.out)
+        options = {"way": arguments.split, "seed": arguments.seed, "skip_faulty": arguments.skip_faulty}
+        prepare_task(load_task(arguments.name), arguments.inputs[0], arguments.out, **options)
     else:
         prepare_text(arguments.inputs, arguments.out)
     if url:
@@ -101,12 +108,12 @@ def _downstream(arguments) -> dict[str, list[pathlib.Path]]:
     return found
 
 
-def prepare_task(task: Task, path: pathlib.Path, out: pathlib.Path) -> None:
-    """Shards of a task's windows and recordings, split by split."""
+def prepare_task(task: Task, path: pathlib.Path, out: pathlib.Path, **options) -> None:
+    """Shards of a task's windows and recordings, split by split; options as of ``write_task``."""
     from neurolm_jax.corpus.labelled import write_task
     from neurolm_jax.reporting.console import print_recordings
 
-    write_task(task, path, out)
+    write_task(task, path, out, **options)
     for split in ("train", "validation", "test"):
         print_recordings(shards.read_manifest(out / "windows" / split), str(out / "windows" / split))
 

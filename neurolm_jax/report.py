@@ -53,18 +53,22 @@ def write_page(folder: pathlib.Path, results: dict) -> None:
 
 
 def _results_html(results):
-    from neurolm_jax.reporting.results import footnote, table_rows
+    from neurolm_jax.reporting.results import COLUMNS, footnote, sections
 
-    header, rows = table_rows(results["tasks"])
-
-    def cell(kind, row):
+    def cells(kind, row):
         return "".join(f"<{kind}>{html.escape(text)}</{kind}>" for text in row)
 
-    body = "".join(f"<tr>{cell('td', row)}</tr>" for row in rows)
+    tables = []
+    for section in sections(results["tasks"]):
+        body = "".join(f"<tr>{cells('td', row)}</tr>" for row in section.rows)
+        head = f"<caption style='caption-side:top'>{html.escape(section.title)}</caption>"
+        head += f"<thead><tr>{cells('th', ('', *COLUMNS))}"
+        notes = "<br>".join(map(html.escape, section.notes))
+        tables.append(f"<table class='table table-sm'>{head}</tr></thead><tbody>{body}</tbody></table><p>{notes}</p>")
     seconds = ", ".join(f"{part} {value:.0f} s" for part, value in results["seconds_by_part"].items())
     return (
-        f"<table class='table table-sm'><thead><tr>{cell('th', header)}</tr></thead><tbody>{body}</tbody></table>"
-        f"<p>{html.escape(footnote(results['tasks']))}</p><p>Seed {results['seed']}; {seconds}.</p>"
+        f"{''.join(tables)}<p>{html.escape(footnote(results['tasks']))}</p>"
+        f"<p>Seed {results['seed']}; {seconds}. Not a medical device.</p>"
     )
 
 

@@ -2,14 +2,16 @@
 
 import collections
 import dataclasses
+import functools
 import importlib.util
 import pathlib
 
 from neurolm_jax import prepare
-from neurolm_jax.eeg.tasks import NAMES, load_task
+from neurolm_jax.eeg.tasks import Opened, load_task
 
 # Many tests, in several processes, start the same stage again.
 COMPILATION_CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "compilation"
+NAMES = ("blink", "scp1", "eyes")
 KEPT = {"blink": 1, "scp1": 6, "eyes": 6}  # recordings of each label in each split
 WINDOWS = 6  # of a recording
 FOLDERS = {"blink": "Blink", "scp1": "SelfRegulationSCP1", "eyes": "EyesOpenShut"}
@@ -23,10 +25,11 @@ def write(root: pathlib.Path) -> pathlib.Path:
         def few(path, task=task):
             found = collections.Counter()
             for recording in task.recordings(path):
-                kind = recording.split, recording.windows[0].label
+                raw, windows = recording.open()
+                kind = recording.split, windows[0].label
                 found[kind] += 1
                 if found[kind] <= KEPT[task.name]:
-                    yield dataclasses.replace(recording, windows=recording.windows[:WINDOWS])
+                    yield dataclasses.replace(recording, open=functools.partial(Opened, raw, windows[:WINDOWS]))
 
         folder = pathlib.Path(source) / "datasets" / "data" / FOLDERS[name]
         prepare.prepare_task(dataclasses.replace(task, recordings=few), folder, root / name)
@@ -51,6 +54,8 @@ def config(name: str, data: pathlib.Path, runs: pathlib.Path, **fields):
     if "train" in c.data:
         c.data.train = tuple(f"{task}/recordings/train" for task in NAMES)
         c.data.validation = tuple(f"{task}/recordings/validation" for task in NAMES)
+    if "tasks" in c.data:
+        c.data.tasks = NAMES
     for stage in c.initial:
         if stage != "gpt2":
             c.initial[stage] = str(runs / stage)

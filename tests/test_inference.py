@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -6,23 +7,43 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import logsumexp
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
-from small_data import config
+from sklearn.metrics import balanced_accuracy_score
+from small_data import NAMES, config
 
 from neurolm_jax import train
 from neurolm_jax.data import vocabulary
-from neurolm_jax.data.dialogues import RowSize, dialogue, fill_dialogues
+from neurolm_jax.data.dialogues import Dialogue, RowSize, answer_tokens, fill_dialogues
 from neurolm_jax.data.shards import open_shards
 from neurolm_jax.data.streams import stack
-from neurolm_jax.eeg.tasks import NAMES, load_task
+from neurolm_jax.eeg.tasks import load_task, prompts
 from neurolm_jax.inference import baselines
 from neurolm_jax.inference.features import encode_windows
 from neurolm_jax.inference.generation import generate, read_answer, text_of
-from neurolm_jax.inference.measures import measure, measure_words
-from neurolm_jax.inference.scoring import answer_log_probabilities, answer_probabilities, dialogue_size
-from neurolm_jax.inference.windows import LabelledWindows, centred, crops, read_windows
+from neurolm_jax.inference.model import Trained
+from neurolm_jax.inference.scoring import answer_probabilities, answer_scores, question, question_size
+from neurolm_jax.inference.windows import Windows, centre, crops, read_windows
 from neurolm_jax.models.attention import staircase
 from neurolm_jax.models.neurolm import NeuroLM
+from neurolm_jax.training.mesh import make_mesh
+
+
+class Few:
+    """Some windows, in memory."""
+
+    def __init__(self, task, records, labels, groups=None):
+        self.task, self.records, self.labels = task, records, np.asarray(labels)
+        self.channels, self.samples = np.array([r.samples.shape for r in records]).T
+        self.groups = np.array(groups if groups is not None else range(len(records)), object)
+
+    def __len__(self):
+        return len(self.records)
+
+    def __getitem__(self, number):
+        return self.records[number]
+
+
+def few(windows: Windows, numbers) -> Few:
+    return Few(windows.task, [windows[i] for i in numbers], windows.labels[list(numbers)])
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +51,8 @@ def model(small_data, tmp_path_factory):
     """An instruct stage with random weights, its outputs made large enough to differ."""
     stage = train.build(config("instruct", small_data, tmp_path_factory.mktemp("none")))
     weights = nn.unbox(jax.jit(stage.create)(jax.random.key(0)))
-    return stage, weights._replace(params=jax.tree.map(lambda x: 5 * x if x.ndim > 1 else x, weights.params))
+    weights = weights._replace(params=jax.tree.map(lambda x: 5 * x if x.ndim > 1 else x, weights.params))
+    return Trained(stage, weights, make_mesh())
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +61,23 @@ def windows(small_data):
     return [found[name] for name in NAMES]
 
 
-def logits_alone(stage, weights, d, tokens):
-    """Logits [T, V] after each of the tokens that follow a dialogue's EEG, computed alone in a row without padding."""
-    count = d.samples.size // 200
-    eeg = stack(
-        [fill_dialogues([d], RowSize(count, count + len(d.prompt) + len(d.answer), max(1, len(d.answer))))["eeg"]]
-    )
+def questions_of(windows):
+    """The middle crops' questions, and their sizes."""
+    task, prompt = windows.task, prompts.prompt(windows.task)
+    found = [question(task, prompt, windows[i], centre(task, windows.samples[i])) for i in range(len(windows))]
+    return found, [question_size(task, prompt, len(q.samples)) for q in found]
+
+
+def logits_alone(model, q, tokens):
+    """Logits [T, V] after each of the tokens that follow a question's EEG, computed alone in a row without padding, by
+    the model that keeps no cache."""
+    count = q.samples.size // 200
+    size = RowSize(count, count + len(q.prompt), 1)
+    eeg = stack([fill_dialogues([Dialogue(q.samples, q.electrodes, q.prompt, [])], size)["eeg"]])
     eeg_index = np.concatenate([np.arange(count), np.full(len(tokens), -1)])[None]
     text = np.concatenate([np.zeros(count, int), tokens])[None]
     position = np.concatenate([eeg["second"][0], eeg["second"][0, -1] + 1 + np.arange(len(tokens))])[None]
-    return np.asarray(_alone(stage, weights, eeg, eeg_index, text, position))[count:]
+    return np.asarray(_alone(model.stage, model.weights, eeg, eeg_index, text, position))[count:]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -61,110 +90,107 @@ def _alone(stage, weights, eeg, eeg_index, text, position):
     return hidden[0] @ weights.params["language"]["output"].T
 
 
-def test_packed_scores_equal_each_dialogue_alone(model, windows):
-    stage, weights = model
-    dialogues = [centred(w.task, w.records[i], label) for i in range(2) for w in windows for label in w.task.answers]
-    got = answer_log_probabilities(stage, weights, dialogues)
-    for d, score in zip(dialogues, got):
-        logits = logits_alone(stage, weights, d, d.prompt + d.answer).astype(np.float64)[-len(d.answer) - 1 : -1]
-        want = sum(line[token] - logsumexp(line) for line, token in zip(logits, d.answer))
-        np.testing.assert_allclose(score, want, rtol=1e-4)
-    assert len(set(np.round(got, 3))) > len(got) / 2  # they do differ
+def score_alone(model, q, answer):
+    logits = logits_alone(model, q, q.prompt + answer).astype(np.float64)[-len(answer) - 1 : -1]
+    return sum(line[token] - logsumexp(line) for line, token in zip(logits, answer))
+
+
+def test_scores_of_one_pass_equal_each_answer_alone(model, windows):
+    pairs = [pair for w in windows for pair in zip(*questions_of(few(w, range(3))))]
+    got = answer_scores(model, [size for _, size in pairs], lambda i: pairs[i][0])
+    for (q, _), scores in zip(pairs, got):
+        np.testing.assert_allclose(scores, [score_alone(model, q, answer) for answer in q.answers], rtol=1e-4)
+    assert len(set(np.round(np.concatenate(got), 3))) > len(got)  # they do differ
+
+
+def test_answers_of_several_tokens_and_shared_beginnings_are_scored_whole(model, windows):
+    [q], [size] = questions_of(few(windows[2], [0]))
+    answers = tuple(answer_tokens(text) for text in (" (A)", " (B)", " very long answers", " very long", " Yes"))
+    q = dataclasses.replace(q, answers=answers)
+    size = dataclasses.replace(size, answers=tuple(map(len, answers)))
+    [got] = answer_scores(model, [size], lambda _: q)
+    np.testing.assert_allclose(got, [score_alone(model, q, answer) for answer in answers], rtol=1e-4)
 
 
 def test_probabilities_average_the_crops(model, windows):
-    stage, weights = model
-    scp1 = LabelledWindows(windows[1].task, windows[1].records[:2], windows[1].labels[:2])
-    got = answer_probabilities(stage, weights, scp1)
+    scp1 = few(windows[1], range(2))
+    got = answer_probabilities(model, scp1)
     np.testing.assert_allclose(got.sum(1), 1)
     for record, p in zip(scp1.records, got):
-        begins = crops(scp1.task, record)
+        begins = crops(scp1.task, record.samples.shape[1])
         assert begins.tolist() == [0, 25, 50, 75, 100]
         each = []
         for begin in begins:
-            pair = [dialogue(scp1.task, record, begin, label) for label in scp1.task.answers]
-            score = np.exp(answer_log_probabilities(stage, weights, pair))
+            q = question(scp1.task, prompts.prompt(scp1.task), record, begin)
+            score = np.exp([score_alone(model, q, answer) for answer in q.answers])
             each.append(score / score.sum())
         np.testing.assert_allclose(p, np.mean(each, axis=0), rtol=1e-4)
 
 
-def test_generation_equals_the_model_without_padding(model, windows):
-    stage, weights = model
-    dialogues = [centred(w.task, w.records[0]) for w in windows]
-    got = generate(stage, weights, dialogues, tokens=3, batch=2)
-    for d, text in zip(dialogues, got):
-        tokens = d.prompt + [0, 0, 0]  # what follows a token does not matter to it
-        for place in range(len(d.prompt), len(tokens)):
-            logits = logits_alone(stage, weights, d, tokens)[place - 1, : vocabulary.END_OF_TEXT + 1]
+def test_generation_equals_the_model_without_cache_position_by_position(model, windows):
+    pairs = [pair for w in windows for pair in zip(*questions_of(few(w, range(2))))]
+    got = generate(model, [size for _, size in pairs], lambda i: pairs[i][0], tokens=4)
+    said = set()
+    for (q, _), text in zip(pairs, got):
+        tokens = q.prompt + [0] * 4  # what follows a token does not matter to it
+        for place in range(len(q.prompt), len(tokens)):
+            logits = logits_alone(model, q, tokens)[place - 1, : vocabulary.END_OF_TEXT + 1]
             tokens[place] = int(logits.argmax())
-        assert text == text_of(tokens[len(d.prompt) :])
+        assert text == text_of(tokens[len(q.prompt) :])
+        said.add(text)
+    assert len(said) > 1
 
 
 def test_answers_are_read_exactly_or_not_at_all():
-    task = load_task("blink")
-    assert read_answer(task, " Short") == 0 and read_answer(task, "Long ") == 1
+    prompt = prompts.prompt(load_task("blink"))
+    assert read_answer(prompt, " Short") == 0 and read_answer(prompt, "Long ") == 1
     for text in ("", "short", "Shorter", "Short Long", "Yes", "\ufffd"):
-        assert read_answer(task, text) is None
+        assert read_answer(prompt, text) is None
     end = vocabulary.END_OF_TEXT
     assert text_of([*vocabulary.encode(" Long "), end, *vocabulary.encode(" Short")]) == " Long "
 
 
-def test_measures_equal_scikit_learn():
-    rng = np.random.default_rng(0)
-    labels, p = rng.integers(0, 2, 60), rng.random(60).round(1)
-    found = measure(labels, np.stack([1 - p, p], 1), ["a", "b"])
-    answered = np.stack([1 - p, p], 1).argmax(1)
-    assert found["balanced_accuracy"] == balanced_accuracy_score(labels, answered)
-    assert found["auroc"] == roc_auc_score(labels, p)
-    assert np.sum(found["confusion"]) == found["n_test"] == 60
-    assert found["confusion"][0][1] == ((labels == 0) & (answered == 1)).sum()
-
-
-def test_measures_of_three_classes_and_of_missing_ones():
-    rng = np.random.default_rng(0)
-    labels, p = rng.integers(0, 3, 60), rng.dirichlet(np.ones(3), 60)
-    found = measure(labels, p, ["a", "b", "c"])
-    np.testing.assert_allclose(found["auroc"], roc_auc_score(labels, p, multi_class="ovr"))
-    np.testing.assert_allclose(found["balanced_accuracy"], balanced_accuracy_score(labels, p.argmax(1)))
-    two = measure(labels % 2, p, ["a", "b", "c"])  # no c
-    areas = [roc_auc_score(labels % 2 == k, p[:, k]) for k in (0, 1)]
-    np.testing.assert_allclose(two["auroc"], np.mean(areas))
-    assert two["recall"]["c"] == 0 and two["balanced_accuracy"] == (two["recall"]["a"] + two["recall"]["b"]) / 2
-    assert measure(labels * 0, p, ["a", "b", "c"])["auroc"] is None
-
-
-def test_an_unreadable_answer_is_no_class():
-    found = measure_words(np.array([0, 0, 1, 1]), [0, None, 1, None], 2)
-    assert found == {"balanced_accuracy": 0.5, "unreadable": 0.5}
-    assert measure_words(np.array([0, 1]), [None, None], 2)["balanced_accuracy"] == 0
-
-
-def test_baselines_find_a_planted_rhythm(windows):
-    import dataclasses
-
+def test_baselines_find_a_planted_rhythm_and_a_planted_shift(windows):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 80)
     time = np.arange(400) / 200
-    record = windows[0].records[0]
-    records = [
-        dataclasses.replace(record, samples=rng.standard_normal((4, 400)) + 2 * k * np.sin(2 * np.pi * 10 * time))
-        for k in labels
-    ]
-    half = [LabelledWindows(windows[0].task, records[s], labels[s]) for s in (slice(40), slice(40, 80))]
-    p = baselines.probe(baselines.band_power(half[0]), half[0].labels, baselines.band_power(half[1]))
-    assert balanced_accuracy_score(half[1].labels, p.argmax(1)) > 0.95
-    shifted = [dataclasses.replace(r, samples=rng.standard_normal((4, 400)) + 3 * k) for r, k in zip(records, labels)]
-    half = [LabelledWindows(windows[0].task, shifted[s], labels[s]) for s in (slice(40), slice(40, 80))]
-    p = baselines.probe(baselines.slow_wave(half[0]), half[0].labels, baselines.slow_wave(half[1]))
-    assert balanced_accuracy_score(half[1].labels, p.argmax(1)) > 0.95
+    record = windows[0][0]
+    rhythms = [rng.standard_normal((4, 400)) + 2 * k * np.sin(2 * np.pi * 10 * time) for k in labels]
+    shifts = [rng.standard_normal((4, 400)) + 3 * k for k in labels]
+    for kind, signals in (("band_power", rhythms), ("slow_wave", shifts)):
+        records = [dataclasses.replace(record, samples=x) for x in signals]
+        # Every other test window misses an electrode.
+        for i in range(41, 80, 2):
+            records[i] = dataclasses.replace(record, samples=signals[i][1:], electrodes=record.electrodes[1:])
+        halves = [Few(windows[0].task, records[s], labels[s]) for s in (slice(40), slice(40, 80))]
+        train, test = (getattr(baselines.simple_features(half, sorted(record.electrodes)), kind) for half in halves)
+        assert np.isnan(test).sum() == 20 * test.shape[1] // 4
+        p = baselines.probe(train, labels[:40], np.arange(40), test, 2)
+        assert balanced_accuracy_score(labels[40:], p.argmax(1)) > 0.95
 
 
-def test_features_do_not_depend_on_the_batch(model, windows):
-    stage, weights = model
-    features, codes = encode_windows(windows[1], stage, weights)
-    alone = LabelledWindows(windows[1].task, windows[1].records[2:3], windows[1].labels[2:3])
-    feature, code = encode_windows(alone, stage, weights)
+def test_a_probe_of_classes_that_are_not_all_there():
+    x, groups = np.random.default_rng(0).standard_normal((20, 3)), np.arange(20) // 5
+    x[10:] += 5
+    labels = np.repeat([0, 2], 10)
+    p = baselines.probe(x, labels, groups, x, 4)
+    assert p.shape == (20, 4) and not p[:, [1, 3]].any() and (p.argmax(1) == labels).all()
+    np.testing.assert_array_equal(baselines.probe(x, labels * 0 + 1, groups, x, 3), np.tile([0.0, 1, 0], (20, 1)))
+
+
+def test_features_do_not_depend_on_the_company(model, windows):
+    features, counts = encode_windows(model, windows[1])
+    feature, count = encode_windows(model, few(windows[1], [2]))
     np.testing.assert_allclose(features[2], feature[0], rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(codes[2], code[0])
-    assert features.shape == (12, 3 * 32) and codes.shape == (12, 3)
-    assert dialogue_size(centred(alone.task, alone.records[0]))[0] == 3
+    assert features.shape == (12, 3 * 32) and counts.sum() == 12 * 3 and count.sum() == 3
+    assert (counts >= count).all()
+
+
+def test_features_of_long_windows_are_mean_and_deviation(model, windows, monkeypatch):
+    from neurolm_jax.inference import features
+
+    whole, _ = encode_windows(model, windows[0])
+    monkeypatch.setattr(features, "LARGEST", 10)
+    pooled, _ = encode_windows(model, windows[0])
+    tokens = whole.reshape(len(whole), 8, 32)
+    np.testing.assert_allclose(pooled, np.concatenate([tokens.mean(1), tokens.std(1)], 1), rtol=1e-4, atol=1e-5)

@@ -59,7 +59,7 @@ def test_correlated_channels_are_no_copies(x):
 
 
 def test_the_shifted_copies_of_a_published_set_are_found(recordings):
-    from neurolm_jax.eeg.tasks.base import read_ts
+    from neurolm_jax.eeg.tasks.readers import read_ts
 
     trials, _ = read_ts(recordings / "SelfRegulationSCP1" / "SelfRegulationSCP1_TRAIN.ts")
     assert quality.copies(trials[0]) == {channel: (0, 6 * channel) for channel in range(1, 6)}

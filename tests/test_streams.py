@@ -3,6 +3,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from small_data import NAMES
 
 from neurolm_jax.corpus.parts import entry
 from neurolm_jax.data import shards, vocabulary
@@ -12,7 +13,7 @@ from neurolm_jax.data.shards import open_shards
 from neurolm_jax.data.streams import Steps, iterate, prefetch
 from neurolm_jax.data.text import TextRows
 from neurolm_jax.eeg.records import Record, decode, encode
-from neurolm_jax.eeg.tasks import NAMES, load_task
+from neurolm_jax.eeg.tasks import load_task
 from neurolm_jax.errors import UserError
 
 SIZE = RowSize(eeg=64, tokens=128, answers=12)
@@ -188,7 +189,8 @@ def test_dialogues(small_data):
             for place, target in zip(mixed["answer_index"], mixed["answer_target"]):
                 if target >= 0 and place in text:
                     assert mixed["tokens"][place + 1] == target
-    want = [t.question + t.answers[label] + " " for t, s in tasks(small_data) for label in s.manifest["index"]["label"]]
+    labelled = [(t, label) for t, s in tasks(small_data) for label in s.manifest["index"]["label"]]
+    want = [f"Question: {t.question} Answer: {t.answers[label]} " for t, label in labelled]
     assert sorted(seen) == sorted(want)
 
 

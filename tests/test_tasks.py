@@ -9,7 +9,7 @@ from neurolm_jax import prepare
 from neurolm_jax.data.shards import open_shards
 from neurolm_jax.eeg.records import decode
 from neurolm_jax.eeg.tasks import NAMES, load_task
-from neurolm_jax.eeg.tasks.base import read_ts
+from neurolm_jax.eeg.tasks.readers import read_ts
 from neurolm_jax.errors import UserError
 
 
@@ -50,10 +50,10 @@ def test_scp1_is_one_channel(recordings):
     for channel in range(5):
         np.testing.assert_array_equal(trials[:, channel, 6:], trials[:, channel + 1, :-6])
     found = list(load_task("scp1").recordings(recordings / "SelfRegulationSCP1"))
-    assert len(found) == 268 + 293 and {r.raw.ch_names[0] for r in found} == {"A1"}
+    assert len(found) == 268 + 293 and {r.open().raw.ch_names[0] for r in found} == {"A1"}
     splits = [r.split for r in found]
     assert (splits.count("train"), splits.count("validation"), splits.count("test")) == (214, 54, 293)
-    np.testing.assert_allclose(found[0].raw.get_data()[0] * 1e6, trials[0, 0])
+    np.testing.assert_allclose(found[0].open().raw.get_data()[0] * 1e6, trials[0, 0])
 
 
 def test_scp1_windows_are_told_from_their_baseline(small_data):

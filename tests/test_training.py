@@ -8,7 +8,6 @@ import pytest
 from small_data import config
 
 from neurolm_jax import inspect, train
-from neurolm_jax.eeg.tasks import NAMES
 from neurolm_jax.errors import UserError
 from neurolm_jax.stages import restore
 from neurolm_jax.training import checkpoint, metrics, optimizer
@@ -181,7 +180,3 @@ def test_feature_statistics_cover_valid_patches_only(small_data, runs):
     valid = np.asarray(features)[eeg["segment"] > 0]
     np.testing.assert_allclose(extra["state"].feature_mean, valid.mean(0), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(extra["state"].feature_variance, valid.var(0), rtol=1e-3, atol=1e-4)
-
-
-def test_three_montages_are_among_the_small_data():
-    assert NAMES == ("blink", "scp1", "eyes")

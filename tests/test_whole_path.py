@@ -4,14 +4,15 @@ import json
 
 import pytest
 
-from neurolm_jax import evaluate, report
+from neurolm_jax import report
+from neurolm_jax.inference.evaluation import Options, evaluate
 from neurolm_jax.reporting.results import collect
 from neurolm_jax.training import metrics
 
 
 @pytest.fixture(scope="module")
 def run(runs):
-    found = evaluate.evaluate(runs / "instruct", None, None, "test")
+    found = evaluate(runs / "instruct")
     (runs / "instruct" / "evaluation.json").write_text(json.dumps(found))
     return runs
 
@@ -27,7 +28,7 @@ def test_evaluation_reads_every_test_window(run):
 
 
 def test_one_task_on_validation(run):
-    found = evaluate.evaluate(run / "instruct", None, ["scp1"], "validation", quick=True)
+    found = evaluate(run / "instruct", None, ["scp1"], Options("validation", quick=True))
     assert list(found["tasks"]) == ["scp1"] and found["split"] == "validation"
 
 

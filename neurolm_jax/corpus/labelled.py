@@ -1,117 +1,170 @@
-"""A downstream task's windows and recordings as shards, split by split."""
+"""A downstream task's windows and recordings as shards, split by split, one recording in memory at a time."""
 
+import contextlib
 import dataclasses
-import functools
 import pathlib
 import time
+
+import numpy as np
 
 from neurolm_jax.corpus.parts import entry
 from neurolm_jax.corpus.recording import PIECE
 from neurolm_jax.data import shards
-from neurolm_jax.eeg.electrodes import electrode_id
 from neurolm_jax.eeg.identity import content_hash
-from neurolm_jax.eeg.preprocessing import RATE, preprocess
+from neurolm_jax.eeg.preprocessing import RATE, Signal, known_channels, preprocess
 from neurolm_jax.eeg.records import Record, encode
 from neurolm_jax.eeg.tasks import Recording, Task
+from neurolm_jax.eeg.tasks.base import SPLITS, Window
+from neurolm_jax.eeg.tasks.readers import duration_of
+from neurolm_jax.eeg.tasks.splits import assign
+from neurolm_jax.errors import UserError
 from neurolm_jax.outputs import appearing_folder
 
 
-def write_task(task: Task, path: pathlib.Path, out: pathlib.Path) -> None:
-    """``out/windows/{train,validation,test}`` and ``out/recordings/{train,validation}`` from the files under path."""
+def write_task(
+    task: Task,
+    path: pathlib.Path,
+    out: pathlib.Path,
+    way: str = "published",
+    seed: int = 0,
+    skip_faulty: bool = False,
+) -> None:
+    """``out/windows/{train,validation,test}`` and ``out/recordings/{train,validation}`` from the files under path.
+
+    Args:
+      way, seed: of the split, see ``splits.assign``; both are in the manifests.
+      skip_faulty: leave a recording out, with its reason in the manifest, where otherwise its fault ends the work.
+
+    Raises:
+      UserError: naming the file that is missing or wrong; a split that is not possible.
+    """
     from tqdm import tqdm
 
     begin = time.perf_counter()
-    settings = task.preprocessing
-    recordings = tqdm(task.recordings(path), unit=" recordings", desc="prepare", disable=None)
-    prepared = list(_prepare(recordings, settings))
-    with appearing_folder(out) as folder:
-        for split in ("train", "validation", "test"):
-            part = [p for p in prepared if p.recording.split == split]
-            cut = functools.partial(_windows, baseline=task.baseline)
-            _write(folder / "windows" / split, "task", split, task.name, settings, part, cut, begin)
-            if split != "test":
-                _write(folder / "recordings" / split, "eeg", split, task.name, settings, part, _pieces, begin)
+    recordings = list(task.recordings(path))
+    split_of = assign(task, recordings, way, seed)
+    seen: dict[str, str] = {}
+    with appearing_folder(out) as folder, contextlib.ExitStack() as stack:
+        folders = {split: _Folder(folder, split) for split in SPLITS}
+        bar = stack.enter_context(tqdm(recordings, unit=" recordings", desc="prepare", disable=None))
+        for recording in bar:
+            side = folders[split_of[recording.name]]
+            try:
+                _write_recording(task, recording, seen, side)
+            except UserError as error:
+                if not skip_faulty:
+                    raise UserError(f"{error} (--skip-faulty leaves such a recording out)") from error
+                side.outcome(recording, reason=str(error))
+        for split, side in folders.items():
+            side.finish(
+                {
+                    "source": task.name,
+                    "split": split,
+                    "split_by": {"way": way, "seed": seed},
+                    "preprocessing": dataclasses.asdict(task.preprocessing) | {"rate": RATE, "unit": "microvolt"},
+                    "seconds": time.perf_counter() - begin,
+                }
+            )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Prepared:
-    """A recording and its outcome: ``signal`` None and a ``reason`` where it is left out."""
+class _Folder:
+    """The windows and recordings of one split."""
 
-    recording: Recording
-    hash: str
-    signal: object = None
-    reason: str | None = None
+    def __init__(self, folder: pathlib.Path, split: str):
+        self._writers = {"task": shards.FolderWriter(folder / "windows" / split)}
+        if split != "test":
+            self._writers["eeg"] = shards.FolderWriter(folder / "recordings" / split)
+        self._outcomes: list[dict] = []
+
+    def outcome(self, recording: Recording, reason: str | None = None, digest="", rate=None, channels=(), hours=0.0):
+        """What became of a recording; returns its number."""
+        self._outcomes.append(
+            {
+                "name": recording.name,
+                "hash": digest,
+                "subject": recording.subject,
+                "rate": rate,
+                "channels": list(channels),
+                "outcome": "skipped" if reason else "used",
+                "reason": reason,
+                "hours": hours,
+            }
+        )
+        return len(self._outcomes) - 1
+
+    def write(self, kind: str, record: Record, number: int) -> None:
+        if kind in self._writers:
+            fields = entry(record) | {"recording": number, "label": record.label}
+            self._writers[kind].write(encode(record), fields)
+
+    def finish(self, fields: dict) -> None:
+        hours = sum(outcome["hours"] for outcome in self._outcomes)
+        for kind, writer in self._writers.items():
+            writer.finish({"kind": kind} | fields | {"hours": hours, "recordings": self._outcomes})
 
 
-def _prepare(recordings, settings):
-    seen = {}
-    for recording in recordings:
-        known = _electrodes(recording.raw)
-        digest = content_hash(recording.raw.get_data(known) * 1e6) if known else ""
+def _write_recording(task, recording, seen, side):
+    raw, windows = recording.open()
+    rate, channels = float(raw.info["sfreq"]), known_channels(raw, task.channels)
+    if task.rates and rate not in task.rates:
+        wanted = " or ".join(f"{value:g}" for value in task.rates)
+        raise UserError(f"{recording.name}: sampled at {rate:g} Hz; the recordings of {task.name} have {wanted} Hz")
+    begin, end = recording.span or (0.0, duration_of(raw))
+    for window in windows:
+        _check_window(task, recording, window, begin, end)
+    if not windows:
+        raise UserError(f"{recording.name}: too short, {end - begin:.1f} s; a window of {task.name} has {task.seconds}")
+    digest = ""
+    if channels:
+        first, last = (round(second * rate) for second in (begin, end))
+        digest = content_hash(raw.get_data(list(channels), first, last, verbose="error") * 1e6)
         if digest in seen:
-            yield _Prepared(recording, digest, reason=f"a copy of {seen[digest]}")
-            continue
-        seen[digest] = recording.name
-        yield _Prepared(recording, digest, preprocess(recording.raw, settings, recording.name))
+            side.outcome(recording, f"a copy of {seen[digest]}", digest, rate, channels)
+            return
+    signal = preprocess(raw, task.preprocessing, recording.name, task.channels)
+    seen[digest] = recording.name
+    number = side.outcome(recording, None, digest, rate, channels, (end - begin) / 3600)
+    for window in windows:
+        side.write("task", labelled_record(task, recording, signal, window), number)
+    first, last = (round(second * RATE) for second in (begin, end))
+    last = min(last, signal.samples.shape[1])
+    for start in range(first, last, PIECE * RATE):
+        side.write("eeg", _record(task, recording, signal, start, min(start + PIECE * RATE, last)), number)
 
 
-def _electrodes(raw):
-    return [name for name in raw.ch_names if electrode_id(name) is not None]
+def _check_window(task, recording, window, begin, end):
+    if window.label not in task.answers:
+        known = ", ".join(task.answers)
+        raise UserError(f"{recording.name}: label {window.label!r} at {window.onset:g} s is none of {known}")
+    tolerance = 1 / RATE
+    if window.onset < begin - tolerance or window.onset + window.duration > end + tolerance:
+        raise UserError(
+            f"{recording.name}: its labels want seconds {window.onset:g} to {window.onset + window.duration:g},"
+            f" it has {begin:g} to {end:g}"
+        )
 
 
-def _write(path, kind, split, source, settings, prepared, cut, begin):
-    outcomes = [
-        {
-            "name": p.recording.name,
-            "hash": p.hash,
-            "subject": p.recording.subject,
-            "rate": p.recording.raw.info["sfreq"],
-            "channels": _electrodes(p.recording.raw),
-            "outcome": "skipped" if p.reason else "used",
-            "reason": p.reason,
-            "hours": 0.0 if p.reason else p.signal.samples.shape[1] / RATE / 3600,
-        }
-        for p in prepared
-    ]
-    used = [(number, p) for number, p in enumerate(prepared) if not p.reason]
-    records = (_record_and_entry(record, number) for number, p in used for record in cut(p, source))
-    manifest = {
-        "kind": kind,
-        "source": source,
-        "split": split,
-        "preprocessing": dataclasses.asdict(settings) | {"rate": RATE, "unit": "microvolt"},
-        "hours": sum(outcome["hours"] for outcome in outcomes),
-        "seconds": time.perf_counter() - begin,
-        "recordings": outcomes,
-    }
-    shards.write(path, records, manifest)
+def labelled_record(task: Task, recording: Recording, signal: Signal, window: Window) -> Record:
+    """A window of a prepared signal, told from its baseline where the task says so."""
+    # The whole window even where its edges lie between samples.
+    length = round(window.duration * RATE)
+    begin = min(round(window.onset * RATE), signal.samples.shape[1] - length)
+    record = _record(task, recording, signal, begin, begin + length, window.label)
+    return dataclasses.replace(record, samples=from_baseline(task, record.samples))
 
 
-def _record_and_entry(record, number):
-    return encode(record), entry(record) | {"recording": number, "label": record.label}
+def from_baseline(task: Task, samples: np.ndarray) -> np.ndarray:
+    """A window's samples [C, N] minus the mean of each channel's first ``task.baseline`` seconds."""
+    if not task.baseline:
+        return samples
+    return samples - samples[:, : round(task.baseline * RATE)].mean(axis=1, keepdims=True)
 
 
-def _windows(prepared, source, baseline):
-    for window in prepared.recording.windows:
-        begin = round(window.onset * RATE)
-        record = _record(prepared, source, begin, begin + round(window.duration * RATE), window.label)
-        if baseline:
-            zero = record.samples[:, : round(baseline * RATE)].mean(axis=1, keepdims=True)
-            record = dataclasses.replace(record, samples=record.samples - zero)
-        yield record
-
-
-def _pieces(prepared, source):
-    for begin in range(0, prepared.signal.samples.shape[1], PIECE * RATE):
-        yield _record(prepared, source, begin, begin + PIECE * RATE)
-
-
-def _record(prepared, source, begin, stop, label=None):
-    recording, signal = prepared.recording, prepared.signal
+def _record(task, recording, signal, begin, stop, label=None):
     return Record(
         samples=signal.samples[:, begin:stop],
         electrodes=signal.electrodes,
-        source=source,
+        source=task.name,
         recording=recording.name,
         subject=recording.subject,
         start=begin / RATE,

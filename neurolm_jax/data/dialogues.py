@@ -1,6 +1,7 @@
 """Rows of questions and answers: each sample's EEG, then [SEP], question, answer, end of text (paper, section 2.4)."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,8 @@ from neurolm_jax.data.packing import RowPlan
 from neurolm_jax.data.shards import Shards
 from neurolm_jax.eeg.preprocessing import RATE
 from neurolm_jax.eeg.records import Record, decode
-from neurolm_jax.eeg.tasks import Task
+from neurolm_jax.eeg.tasks import Task, prompts
+from neurolm_jax.eeg.tasks.prompts import Prompt
 from neurolm_jax.errors import UserError
 
 NO_TARGET = -1
@@ -19,11 +21,15 @@ NO_TARGET = -1
 
 @dataclasses.dataclass(frozen=True)
 class RowSize:
-    """What a row holds: EEG tokens, all tokens, and answer tokens that are learnt."""
+    """What a row holds: EEG tokens, all tokens, answer tokens that are learnt, and samples.
+
+    One sample alone where the encoder's norm runs over the row, as in the released models.
+    """
 
     eeg: int
     tokens: int
     answers: int
+    samples: int = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +62,8 @@ class DialogueRows:
     Args:
       seed: of order, crops and augmentation; None for a fixed order and centred crops.
       shuffle_labels: deal each task's labels at random among its windows (a control: nothing is left to learn).
+      varied: ask in one of the task's wordings, options in any order, drawn anew for every sample in every epoch;
+        without it, or without a seed, as the released models are asked.
     """
 
     def __init__(
@@ -65,8 +73,10 @@ class DialogueRows:
         seed: int | None,
         augmentation: Augmentation = Augmentation(),
         shuffle_labels: bool = False,
+        varied: bool = False,
     ):
         self._tasks, self._size, self._seed, self._augmentation = tasks, size, seed, augmentation
+        self._varied = varied and seed is not None
         self._samples: list[tuple[int, int, str]] = []  # task, record, label
         sizes = []
         for number, (task, shards) in enumerate(tasks):
@@ -74,18 +84,25 @@ class DialogueRows:
             labels = index.get("label", [])
             for label in sorted(set(labels) - set(task.answers)):
                 raise UserError(f"{shards.path}: label {label!r} is not one of task {task.name}'s {list(task.answers)}")
+            # The order of options does not change a question's length.
+            wordings = range(1 + len(task.wordings) if self._varied else 1)
+            longest = max(len(prompt_tokens(prompts.prompt(task, wording).question)) for wording in wordings)
+            answers = dict(zip(task.answers, map(answer_tokens, prompts.prompt(task).answers)))
             if shuffle_labels:
                 labels = np.random.default_rng((seed or 0, number)).permutation(labels).tolist()
             for record, (label, channels) in enumerate(zip(labels, index["channels"])):
                 self._samples.append((number, record, label))
-                eeg, answer = channels * task.seconds, len(answer_tokens(task, label))
-                sizes.append((eeg, eeg + len(prompt_tokens(task)) + answer, answer))
+                eeg, answer = channels * task.seconds, len(answers[label])
+                sizes.append((eeg, eeg + longest + answer, answer, 1))
         if not sizes:
             raise UserError(f"no labelled window in {', '.join(str(shards.path) for _, shards in tasks)}")
         capacity = dataclasses.astuple(size)
         largest = np.max(sizes, axis=0)
         if (largest > capacity).any():
-            raise UserError(f"a sample needs {tuple(largest.tolist())} (EEG, all, answer) tokens, a row has {capacity}")
+            raise UserError(
+                f"a sample needs {tuple(largest[:3].tolist())} (EEG, all, answer) tokens, a row has {capacity[:3]};"
+                " raise config.eeg_length, row_length or answer_length"
+            )
         self._plan = RowPlan(np.array(sizes), capacity, seed)
 
     def __len__(self) -> int:
@@ -101,27 +118,32 @@ class DialogueRows:
         record = decode(shards.source[record])
         spare = record.samples.shape[1] - task.seconds * RATE
         if self._seed is None:
-            return dialogue(task, record, spare // 2, label)
+            return dialogue(task, record, spare // 2, prompts.prompt(task), label)
         rng = np.random.default_rng((self._seed, epoch, sample))
         gain = np.exp(self._augmentation.scale * rng.standard_normal())
         offset = self._augmentation.offset * rng.standard_normal((len(record.samples), 1))
         record = dataclasses.replace(record, samples=np.float32(gain * record.samples + offset))
-        return dialogue(task, record, int(rng.integers(spare + 1)), label)
+        begin = int(rng.integers(spare + 1))
+        return dialogue(task, record, begin, prompts.draw(task, rng) if self._varied else prompts.prompt(task), label)
 
 
-def prompt_tokens(task: Task) -> list[int]:
-    return [vocabulary.SEPARATOR, *vocabulary.encode(task.question)]
+@functools.lru_cache(maxsize=4096)
+def prompt_tokens(question: str) -> list[int]:
+    """[SEP] and the question."""
+    return [vocabulary.SEPARATOR, *vocabulary.encode(question)]
 
 
-def answer_tokens(task: Task, label: str) -> list[int]:
+@functools.lru_cache(maxsize=4096)
+def answer_tokens(answer: str) -> list[int]:
     """The answer's words, a space, and the end of text, as the released models were taught."""
-    return [*vocabulary.encode(task.answers[label] + " "), vocabulary.END_OF_TEXT]
+    return [*vocabulary.encode(answer + " "), vocabulary.END_OF_TEXT]
 
 
-def dialogue(task: Task, record: Record, begin: int, label: str | None) -> Dialogue:
-    """A window's crop of the task's length from sample ``begin`` on, with its question and, if given, answer."""
+def dialogue(task: Task, record: Record, begin: int, prompt: Prompt, label: str) -> Dialogue:
+    """A window's crop of the task's length from sample ``begin`` on, with a question and its answer."""
     samples = record.samples[:, begin : begin + task.seconds * RATE]
-    return Dialogue(samples, record.electrodes, prompt_tokens(task), answer_tokens(task, label) if label else [])
+    answer = answer_tokens(prompt.answers[task.labels.index(label)])
+    return Dialogue(samples, record.electrodes, prompt_tokens(prompt.question), answer)
 
 
 def fill_dialogues(dialogues: Sequence[Dialogue], size: RowSize) -> dict[str, dict[str, np.ndarray]]:

@@ -1,6 +1,7 @@
 """From an MNE recording to microvolts at 200 Hz (paper, section 3.1)."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from neurolm_jax.eeg.electrodes import electrode_id
 from neurolm_jax.errors import UserError
 
 RATE = 200  # Hz
+LOWEST_RATE = 64  # Hz, of a recording
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,25 +29,28 @@ class Signal:
     electrodes: tuple[int, ...]
 
 
-def preprocess(raw, settings: Preprocessing, name: str) -> Signal:
+def preprocess(raw, settings: Preprocessing, name: str, channels: Sequence[str] = ()) -> Signal:
     """Keep known electrodes, band-pass, notch, resample to 200 Hz, convert to microvolts.
 
     Args:
       raw: an ``mne.io.Raw``, left as it is.
       name: what to call the recording in an error.
+      channels: electrodes to keep, by name; () keeps all that the vocabulary has.
 
     Raises:
       UserError: no known electrode, two channels for one electrode, NaN or infinity among the samples, a recording of
-        less than one second.
+        less than one second or sampled too slowly.
     """
-    places = {channel: electrode_id(channel) for channel in raw.ch_names}
-    known = [channel for channel, place in places.items() if place is not None]
+    places = known_channels(raw, channels)
+    known, electrodes = list(places), tuple(places.values())
     if not known:
-        raise UserError(f"{name}: none of its channels is a known electrode ({', '.join(raw.ch_names[:8])} ...)")
-    electrodes = tuple(places[channel] for channel in known)
+        wanted = "one of the wanted electrodes" if channels else "a known electrode"
+        raise UserError(f"{name}: none of its channels is {wanted} ({', '.join(raw.ch_names[:8])} ...)")
     if len(set(electrodes)) < len(electrodes):
         twice = next(channel for channel in known if electrodes.count(places[channel]) > 1)
         raise UserError(f"{name}: more than one channel for electrode {twice}; drop or rename one of them")
+    if raw.info["sfreq"] < LOWEST_RATE:
+        raise UserError(f"{name}: sampled at {raw.info['sfreq']:g} Hz; EEG needs {LOWEST_RATE} Hz or more")
     if raw.times[-1] + 1 / raw.info["sfreq"] < 1:
         raise UserError(f"{name}: shorter than one second")
 
@@ -61,3 +66,10 @@ def preprocess(raw, settings: Preprocessing, name: str) -> Signal:
         raw.notch_filter(settings.mains, picks="all", verbose="error")
     raw.resample(RATE, verbose="error")
     return Signal(np.float32(raw.get_data() * 1e6), electrodes)
+
+
+def known_channels(raw, channels: Sequence[str] = ()) -> dict[str, int]:
+    """Electrode id by channel name, of those ``channels`` of a recording that the vocabulary has (() for all)."""
+    wanted = {electrode_id(name) for name in channels}
+    places = {name: electrode_id(name) for name in raw.ch_names}
+    return {name: place for name, place in places.items() if place is not None and (not wanted or place in wanted)}

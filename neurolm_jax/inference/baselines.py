@@ -1,41 +1,78 @@
 """What simple methods reach on the same windows: logistic regression on features of each window."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from neurolm_jax.eeg.preprocessing import RATE
-from neurolm_jax.inference.windows import LabelledWindows
+from neurolm_jax.inference.windows import Windows
 
 BANDS = ((0.5, 4), (4, 8), (8, 13), (13, 30), (30, 45))  # Hz
 MEANS = 28  # stretches of a window whose mean is taken
+MOST = 20_000  # training windows that a regression is fitted to
 
 
-def band_power(windows: LabelledWindows) -> np.ndarray:
-    """Log power of each channel in each band: [N, C * bands]."""
+class Simple(NamedTuple):
+    """Features of windows [N, electrodes * ...], NaN where a window has no such electrode."""
+
+    band_power: np.ndarray
+    slow_wave: np.ndarray
+
+
+def simple_features(windows: Windows, electrodes: list[int]) -> Simple:
+    """Log power of each electrode in each band, and means of consecutive stretches of its samples."""
+    shape = len(windows), len(electrodes)
+    power, wave = np.full((*shape, len(BANDS)), np.nan), np.full((*shape, MEANS), np.nan)
+    for i in range(len(windows)):
+        record = windows[i]
+        here = [electrodes.index(e) for e in record.electrodes if e in electrodes]
+        kept = [c for c, e in enumerate(record.electrodes) if e in electrodes]
+        power[i, here] = band_power(record.samples[kept])
+        wave[i, here] = slow_wave(record.samples[kept])
+    return Simple(power.reshape(len(windows), -1), wave.reshape(len(windows), -1))
+
+
+def band_power(samples: np.ndarray) -> np.ndarray:
+    """Log power of each channel of [C, T] in each band: [C, bands]."""
     from scipy.signal import welch
 
-    samples = np.stack([record.samples for record in windows.records])  # [N, C, T]
     frequency, density = welch(samples, RATE, nperseg=min(RATE, samples.shape[-1]))
     power = [density[..., (frequency >= low) & (frequency < high)].mean(-1) for low, high in BANDS]
-    return np.log(np.stack(power, -1) + 1e-6).reshape(len(samples), -1)
+    return np.log(np.stack(power, -1) + 1e-6)
 
 
-def slow_wave(windows: LabelledWindows) -> np.ndarray:
-    """Means of consecutive stretches of each channel: [N, C * MEANS]."""
-    samples = np.stack([record.samples for record in windows.records])
-    parts = np.array_split(samples, MEANS, axis=-1)
-    return np.stack([part.mean(-1) for part in parts], -1).reshape(len(samples), -1)
+def slow_wave(samples: np.ndarray) -> np.ndarray:
+    """Means of consecutive stretches of each channel of [C, T]: [C, MEANS]."""
+    return np.stack([part.mean(-1) for part in np.array_split(samples, MEANS, axis=-1)], -1)
 
 
-def probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Class probabilities [N, classes] of standardised, regularised logistic regression, its strength by
-    cross-validation inside the training part."""
+def probe(
+    train: np.ndarray, labels: np.ndarray, groups: np.ndarray, test: np.ndarray, classes: int, jobs: int | None = None
+) -> np.ndarray:
+    """Class probabilities [N, classes] of standardised, regularised logistic regression.
+
+    Its strength is chosen by cross-validation inside the training part, which keeps groups (subjects) together.
+    """
+    from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV
+    from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    found = np.zeros((len(test), classes))
+    present, counts = np.unique(labels, return_counts=True)
+    if len(present) == 1:
+        found[:, present[0]] = 1
+        return found
+    model = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler(), LogisticRegression(max_iter=2000))
     strengths = {"logisticregression__C": [1e-4, 1e-3, 1e-2, 1e-1, 1]}
-    folds = min(5, np.bincount(labels).min())
-    search = GridSearchCV(model, strengths, scoring="balanced_accuracy", cv=folds)
-    return search.fit(train, labels).predict_proba(test)
+    _, group = np.unique(groups.astype(str), return_inverse=True)
+    folds = min(5, int(counts.min()), min(len(np.unique(group[labels == k])) for k in present))
+    if folds < 2:
+        search = model
+    else:
+        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
+        search = GridSearchCV(model, strengths, scoring="balanced_accuracy", cv=splitter, n_jobs=jobs)
+    search.fit(train, labels, **({"groups": group} if folds >= 2 else {}))
+    found[:, present] = search.predict_proba(test)
+    return found

@@ -5,29 +5,43 @@ import functools
 import jax
 import numpy as np
 
-from neurolm_jax.data.dialogues import RowSize, fill_dialogues
-from neurolm_jax.data.streams import stack
-from neurolm_jax.inference.scoring import dialogue_size
-from neurolm_jax.inference.windows import LabelledWindows, centred
+from neurolm_jax.eeg.preprocessing import RATE
+from neurolm_jax.inference.model import Trained, over_rows
+from neurolm_jax.inference.questions import Question, QuestionRows, Size, fill_questions
+from neurolm_jax.inference.windows import Windows, centre
 
-BATCH = 64  # windows
+LARGEST = 4096  # numbers of a window that a probe reads one by one
 
 
-def encode_windows(windows: LabelledWindows, stage, weights) -> tuple[np.ndarray, np.ndarray]:
-    """Features [N, S * C * W] and codes [N, S * C] of every window's middle crop."""
-    dialogues = [centred(windows.task, record) for record in windows.records]
-    size = RowSize(*np.max([dialogue_size(d) for d in dialogues], axis=0).tolist())
-    encode = _compiled(stage)
-    features, codes = [], []
-    for first in range(0, len(dialogues), BATCH):
-        part = dialogues[first : first + BATCH]
-        rows = [fill_dialogues([d], size)["eeg"] for d in part + part[-1:] * (BATCH - len(part))]
-        found = encode(weights.extra, stack(rows))
-        features.append(np.asarray(found[0]).reshape(BATCH, -1)[: len(part)])
-        codes.append(np.asarray(found[1])[: len(part)])
-    return np.concatenate(features), np.concatenate(codes)
+def encode_windows(model: Trained, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+    """Features of every window's middle crop, and how often each code occurs in them, [K].
+
+    Features [N, F]: all of a window's S * C * W where those are few and all windows alike, otherwise mean and deviation
+    of each of the W dimensions over its tokens.
+    """
+    task, width = windows.task, model.stage.tokenizer_config.encoder.width
+    whole = len(set(windows.channels.tolist())) == 1 and windows.channels[0] * task.seconds * width <= LARGEST
+
+    def make(number):
+        record, begin = windows[number], centre(task, windows.samples[number])
+        return Question(record.samples[:, begin : begin + task.seconds * RATE], record.electrodes, [0])
+
+    sizes = [Size(int(channels) * task.seconds, 1) for channels in windows.channels]
+    rows = QuestionRows(sizes, make, model.stage.row_size(1))
+    found: list = [None] * len(windows)
+    counts, row = np.zeros(model.stage.tokenizer_config.codes, int), 0
+    for features, codes in over_rows(_compiled(model.stage), model, rows, fill_questions([], rows.size), rows.size.eeg):
+        for line, line_codes in zip(features[: len(rows) - row], codes):
+            stop = 0
+            for number in rows.questions(row):
+                here = slice(stop, stop := stop + sizes[number].eeg)
+                tokens = np.asarray(line[here], np.float32)
+                found[number] = tokens.ravel() if whole else np.concatenate([tokens.mean(0), tokens.std(0)])
+                counts += np.bincount(line_codes[here], minlength=len(counts))
+            row += 1
+    return np.stack(found), counts
 
 
 @functools.lru_cache(maxsize=4)
 def _compiled(stage):
-    return jax.jit(stage.encode)
+    return jax.jit(lambda weights, rows: stage.encode(weights.extra, rows["eeg"]))

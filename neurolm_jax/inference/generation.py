@@ -1,36 +1,56 @@
-"""Answers in words, token by token."""
+"""Answers in words, token by token: EEG and question are read once, then one token a question and step."""
 
 import functools
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from neurolm_jax.data import vocabulary
-from neurolm_jax.data.dialogues import Dialogue, RowSize, fill_dialogues
-from neurolm_jax.data.streams import stack
-from neurolm_jax.eeg.tasks import Task
-from neurolm_jax.inference.scoring import dialogue_size
-from neurolm_jax.stages.instruct import InstructStage
+from neurolm_jax.data.dialogues import answer_tokens, prompt_tokens
+from neurolm_jax.eeg.preprocessing import RATE
+from neurolm_jax.eeg.tasks import prompts
+from neurolm_jax.eeg.tasks.prompts import Prompt
+from neurolm_jax.inference.model import Trained, over_rows
+from neurolm_jax.inference.questions import Question, QuestionRows, Size, fill_questions
+from neurolm_jax.inference.scoring import seen
+from neurolm_jax.inference.windows import Windows, centre
+
+SHARE = 32  # tokens in a row for each question that it has room for
 
 
-def generate(stage: InstructStage, weights, dialogues: Sequence[Dialogue], tokens: int, batch: int = 64) -> list[str]:
-    """Greedy continuation of each dialogue's prompt by ``tokens`` tokens at most, cut at the end of text.
+def generate_answers(model: Trained, windows: Windows) -> list[int | None]:
+    """The class that the model names in words for each window's middle crop, None where it names none.
 
-    All dialogues of a call share one compiled program; the longest sets its size.
+    What all answers of a task begin with, such as the bracket before a letter, is given to the model.
     """
-    eeg, length, _ = np.max([dialogue_size(d) for d in dialogues], axis=0)
-    # One answer slot: it asks for the hidden state of the last token so far.
-    size = RowSize(int(eeg), int(length) + tokens, 1)
-    greedy = _compiled(stage, tokens)
-    found = []
-    for first in range(0, len(dialogues), batch):
-        part = list(dialogues[first : first + batch])
-        rows = [fill_dialogues([d], size) for d in part + part[-1:] * (batch - len(part))]
-        lengths = np.array([dialogue_size(d)[1] for d in part + part[-1:] * (batch - len(part))], np.int32)
-        found += np.asarray(greedy(weights, stack(rows), lengths)).tolist()[: len(part)]
-    return [text_of(tokens) for tokens in found]
+    task, prompt = windows.task, prompts.prompt(windows.task)
+    answers = list(map(answer_tokens, prompt.answers))
+    given = os.path.commonprefix(answers)
+    begun = prompt_tokens(prompt.question) + given
+
+    def make(number):
+        record, begin = windows[number], centre(task, windows.samples[number])
+        return Question(record.samples[:, begin : begin + task.seconds * RATE], record.electrodes, begun)
+
+    sizes = [Size(int(channels) * task.seconds, len(begun)) for channels in windows.channels]
+    texts = generate(model, sizes, make, max(map(len, answers)) - len(given))
+    return [read_answer(prompt, vocabulary.decode(given) + text) for text in texts]
+
+
+def generate(model: Trained, sizes: Sequence[Size], make: Callable[[int], Question], tokens: int) -> list[str]:
+    """Greedy continuation of each question by ``tokens`` tokens at most, cut at the end of text."""
+    rows = QuestionRows(sizes, make, model.stage.row_size(max(1, model.stage.config.row_length // SHARE)))
+    found: list = [""] * len(sizes)
+    row = 0
+    greedy = _compiled(model.stage, tokens)
+    for said in over_rows(greedy, model, rows, fill_questions([], rows.size), rows.size.tokens):
+        for line in said[: len(rows) - row]:
+            for place, number in enumerate(rows.questions(row)):
+                found[number] = text_of(line[place].tolist())
+            row += 1
+    return found
 
 
 def text_of(tokens: list[int]) -> str:
@@ -39,34 +59,35 @@ def text_of(tokens: list[int]) -> str:
     return vocabulary.decode(tokens[:end])
 
 
-def read_answer(task: Task, text: str) -> int | None:
+def read_answer(prompt: Prompt, text: str) -> int | None:
     """Place of the answer that a text is, None if it is none of them: unreadable."""
-    answers = [answer.strip() for answer in task.answers.values()]
+    answers = [answer.strip() for answer in prompt.answers]
     return answers.index(text.strip()) if text.strip() in answers else None
 
 
 @functools.lru_cache(maxsize=16)
 def _compiled(stage, new_tokens):
-    def greedy(weights, dialogues, lengths):
-        classes = weights.params["language"]["output"][: vocabulary.END_OF_TEXT + 1]
-        eeg, mixed = dialogues["eeg"], dialogues["mixed"]
-        row = jnp.arange(len(lengths))
-        last_second = mixed["position"][row, lengths - 1]
-        index = jnp.arange(mixed["tokens"].shape[1])
-        # Places past the prompt are text of the same segment; no token before them sees them.
-        beyond = index >= lengths[:, None]
-        position = jnp.where(beyond, last_second[:, None] + 1 + index - lengths[:, None], mixed["position"])
-        mixed = mixed | {"segment": jnp.ones_like(position), "position": position, "second": position}
+    def greedy(weights, rows):
+        """Tokens [B, Q, new_tokens], of the branches [B, Q]."""
+        branches = rows["branches"]
+        batch, count = branches["tokens"].shape
+        length = rows["mixed"]["tokens"].shape[1]
+        cache = stage.read(weights, rows, room=count * new_tokens)
+        classes = stage.classes(weights)[: vocabulary.END_OF_TEXT + 1]
+        # Token k of every branch lies at length + k * count; at first each branch sees its question alone.
+        visible = seen(branches, length)[:, :, :length]
+        visible = jnp.concatenate([visible, jnp.zeros((batch, count, count * new_tokens), bool)], axis=2)
+        own = jnp.eye(count, dtype=bool)[None].repeat(batch, axis=0)
 
-        def step(k, carry):
-            tokens, found = carry
-            place = lengths + k
-            query = mixed | {"tokens": tokens, "answer_index": (place - 1)[:, None]}
-            hidden = stage.answer_hidden(weights, {"eeg": eeg, "mixed": query}, jax.random.key(0), train=False)
-            chosen = (hidden[:, 0] @ classes.T.astype(hidden.dtype)).argmax(-1).astype(jnp.int32)
-            return tokens.at[row, place].set(chosen), found.at[:, k].set(chosen)
+        def step(carry, k):
+            tokens, cache, visible = carry
+            place = length + k * count
+            visible = jax.lax.dynamic_update_slice_in_dim(visible, own, place, axis=2)
+            hidden, cache = stage.go_on(weights, tokens, branches["position"] + k, visible, cache, place)
+            chosen = (hidden @ classes.T.astype(hidden.dtype)).argmax(-1).astype(jnp.int32)
+            return (chosen, cache, visible), chosen
 
-        found = jnp.zeros((len(lengths), new_tokens), jnp.int32)
-        return jax.lax.fori_loop(0, new_tokens, step, (mixed["tokens"], found))[1]
+        first = branches["tokens"], cache, visible
+        return jnp.moveaxis(jax.lax.scan(step, first, jnp.arange(new_tokens))[1], 0, 2)
 
     return jax.jit(greedy)

@@ -1,71 +1,99 @@
-"""A probability for every allowed answer."""
+"""A probability for every allowed answer: one pass over EEG and question, from which all answers go on."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from neurolm_jax.data.dialogues import Dialogue, RowSize, dialogue, fill_dialogues
-from neurolm_jax.data.packing import RowPlan
-from neurolm_jax.data.streams import stack
-from neurolm_jax.inference.windows import LabelledWindows, crops
+from neurolm_jax.data.dialogues import answer_tokens, prompt_tokens
+from neurolm_jax.eeg.preprocessing import RATE
+from neurolm_jax.eeg.records import Record
+from neurolm_jax.eeg.tasks import Task, prompts
+from neurolm_jax.eeg.tasks.prompts import Prompt
+from neurolm_jax.inference.model import Trained, over_rows
+from neurolm_jax.inference.questions import Question, QuestionRows, Size, fill_questions
+from neurolm_jax.inference.windows import Windows, crops
 from neurolm_jax.models.losses import target_log_probabilities
-from neurolm_jax.stages.instruct import InstructStage
 
 
-def answer_probabilities(stage: InstructStage, weights, windows: LabelledWindows) -> np.ndarray:
+def answer_probabilities(model: Trained, windows: Windows, prompt: Prompt | None = None) -> np.ndarray:
     """Probability of each of the task's answers: [N, answers], rows sum to 1.
 
     An answer's probability is that of all its tokens, the end of text included, normalised over the allowed answers
-    and averaged over the window's crops.
+    and averaged over the window's crops. ``prompt``: the task's own if None.
     """
     task = windows.task
-    questions, owner = [], []
-    for i, record in enumerate(windows.records):
-        for begin in crops(task, record):
-            owner.append(i)
-            questions += [dialogue(task, record, begin, label) for label in task.answers]
-    scores = answer_log_probabilities(stage, weights, questions).reshape(len(owner), -1)  # [crops, answers]
+    prompt = prompt or prompts.prompt(task)
+    places = [(i, int(begin)) for i in range(len(windows)) for begin in crops(task, windows.samples[i])]
+    sizes = [question_size(task, prompt, int(windows.channels[i])) for i, _ in places]
+
+    def make(number):
+        i, begin = places[number]
+        return question(task, prompt, windows[i], begin)
+
+    scores = np.array(answer_scores(model, sizes, make))  # [crops, answers]
     scores = np.exp(scores - scores.max(axis=1, keepdims=True))
     scores /= scores.sum(axis=1, keepdims=True)
-    total = np.zeros((len(windows.records), scores.shape[1]))
-    np.add.at(total, owner, scores)
+    total = np.zeros((len(windows), scores.shape[1]))
+    np.add.at(total, [i for i, _ in places], scores)
     return total / total.sum(axis=1, keepdims=True)
 
 
-def answer_log_probabilities(stage: InstructStage, weights, dialogues: Sequence[Dialogue]) -> np.ndarray:
-    """Log probability of each dialogue's answer: [N]. Dialogues are packed as in training."""
-    c = stage.config
-    size = RowSize(c.eeg_length, c.row_length, c.answer_length)
-    sizes = [dialogue_size(d) for d in dialogues]
-    plan = RowPlan(np.array(sizes), (size.eeg, size.tokens, size.answers), None)
-    rows = [plan.row(i)[1] for i in range(len(plan))]
-    score = _compiled(stage)
-    found = np.zeros(len(dialogues))
-    for first in range(0, len(rows), c.batch_size):
-        part = rows[first : first + c.batch_size]
-        filled = [fill_dialogues([dialogues[i] for i in row], size) for row in part]
-        filled += [fill_dialogues([], size)] * (c.batch_size - len(part))
-        scores = np.asarray(score(weights, stack(filled)))  # [B, A]
-        for row, line in zip(part, scores):
-            ends = np.cumsum([len(dialogues[i].answer) for i in row])
-            found[row] = [line[end - len(dialogues[i].answer) : end].sum() for i, end in zip(row, ends)]
+def question(task: Task, prompt: Prompt, record: Record, begin: int) -> Question:
+    """A task's question about a window's crop from sample ``begin`` on."""
+    samples = record.samples[:, begin : begin + task.seconds * RATE]
+    answers = tuple(map(answer_tokens, prompt.answers))
+    return Question(samples, record.electrodes, prompt_tokens(prompt.question), answers)
+
+
+def question_size(task: Task, prompt: Prompt, channels: int) -> Size:
+    """Of such a question about so many channels."""
+    answers = tuple(len(answer_tokens(answer)) for answer in prompt.answers)
+    return Size(channels * task.seconds, len(prompt_tokens(prompt.question)), answers)
+
+
+def answer_scores(model: Trained, sizes: Sequence[Size], make: Callable[[int], Question]) -> list[list[float]]:
+    """Log probability of every allowed answer of each question; questions are packed as in training."""
+    row_length = model.stage.config.row_length
+    rows = QuestionRows(sizes, make, model.stage.row_size(row_length // 4))
+    found: list = [None] * len(sizes)
+    row = 0
+    for scores in over_rows(_compiled(model.stage), model, rows, fill_questions([], rows.size), rows.size.tokens):
+        for line in scores[: len(rows) - row]:
+            stop = 0
+            for number in rows.questions(row):
+                stops = stop + np.cumsum(sizes[number].answers)
+                found[number] = [float(part.sum()) for part in np.split(line[stop : stops[-1]], stops[:-1] - stop)]
+                stop = int(stops[-1])
+            row += 1
     return found
-
-
-def dialogue_size(d: Dialogue) -> tuple[int, int, int]:
-    """EEG tokens, all tokens, answer tokens."""
-    eeg = d.samples.size // 200
-    return eeg, eeg + len(d.prompt) + len(d.answer), len(d.answer)
 
 
 @functools.lru_cache(maxsize=4)
 def _compiled(stage):
-    def score(weights, dialogues):
-        hidden = stage.answer_hidden(weights, dialogues, jax.random.key(0), train=False)
-        classes, targets = weights.params["language"]["output"], dialogues["mixed"]["answer_target"]
-        scores = target_log_probabilities(hidden.reshape(-1, hidden.shape[-1]), classes, targets.reshape(-1))
-        return scores.reshape(targets.shape)
+    def score(weights, rows):
+        branches = rows["branches"]
+        length = rows["mixed"]["tokens"].shape[1]
+        cache = stage.read(weights, rows, room=branches["tokens"].shape[1])
+        hidden, _ = stage.go_on(
+            weights, branches["tokens"], branches["position"], seen(branches, length), cache, length
+        )
+        targets = branches["target"]
+        classes = stage.classes(weights)
+        return target_log_probabilities(hidden.reshape(-1, hidden.shape[-1]), classes, targets.reshape(-1)).reshape(
+            targets.shape
+        )
 
     return jax.jit(score)
+
+
+def seen(branches: dict, length: int) -> jax.Array:
+    """Which places each of the Q branch tokens sees: its question among the first ``length``, and its own branch up to
+    itself among the Q after them. Bool [B, Q, length + Q]."""
+    index = jnp.arange(length)
+    question = (index >= branches["first"][..., None]) & (index < branches["stop"][..., None])
+    branch = branches["branch"]
+    own = (branch[:, :, None] == branch[:, None, :]) & jnp.tri(branch.shape[1], dtype=bool)
+    return jnp.concatenate([question, own], axis=2)

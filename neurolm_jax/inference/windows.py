@@ -1,46 +1,88 @@
-"""The windows of one task's split, and their crops, as the model and the baselines read them."""
+"""The windows of one task, and their crops, as the model and the baselines read them."""
 
-import dataclasses
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from neurolm_jax.data.dialogues import Dialogue, dialogue
 from neurolm_jax.data.shards import Shards
+from neurolm_jax.eeg.electrodes import electrode_id
 from neurolm_jax.eeg.preprocessing import RATE
 from neurolm_jax.eeg.records import Record, decode
 from neurolm_jax.eeg.tasks import Task
+from neurolm_jax.errors import UserError
 
 CROPS = 5  # of a window that is longer than its task's whole seconds
 
 
-@dataclasses.dataclass(frozen=True)
-class LabelledWindows:
-    """Records of one task with the index of each one's answer."""
+class Windows:
+    """Labelled windows of one task; a window's samples are read when they are asked for.
 
-    task: Task
-    records: list[Record]
-    labels: np.ndarray  # [N] place in task.answers
+    labels [N]: place in ``task.labels``. channels, samples [N]: of each window. groups [N]: its subject, or its
+    recording where the set does not tell subjects: windows of one group are no independent evidence. electrodes: ids of
+    all that occur.
+    """
+
+    def __init__(self, task: Task, parts: Sequence[Shards]):
+        self.task, self._parts = task, parts
+        indices = [shards.manifest["index"] for shards in parts]
+        names = [label for index in indices for label in index.get("label", [])]
+        for label in sorted(set(names) - set(task.answers)):
+            raise UserError(f"{parts[0].path}: label {label!r} is not one of task {task.name}'s {task.labels}")
+        self.labels = np.array([task.labels.index(label) for label in names], int)
+        self.channels, self.samples = (
+            np.array([value for index in indices for value in index.get(key, [])], int)
+            for key in ("channels", "samples")
+        )
+        self.groups = np.array([group for shards in parts for group in _groups(shards)], object)
+        used = [r for shards in parts for r in shards.manifest["recordings"] if r["outcome"] == "used"]
+        self.electrodes = sorted({electrode_id(name) for r in used for name in r["channels"]})
+        self._stops = np.cumsum([len(shards.source) for shards in parts])
+        self._numbers = np.arange(len(self.labels))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def at_most(self, count: int, seed: int = 0) -> "Windows":
+        """All of them, or as many drawn at random."""
+        if len(self) <= count:
+            return self
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
+        few = copy.copy(self)
+        for name in ("labels", "channels", "samples", "groups", "_numbers"):
+            setattr(few, name, getattr(self, name)[chosen])
+        return few
+
+    def __getitem__(self, number: int) -> Record:
+        number = int(self._numbers[number])
+        part = int(np.searchsorted(self._stops, number, side="right"))
+        before = int(self._stops[part - 1]) if part else 0
+        return decode(self._parts[part].source[number - before])
 
 
-def read_windows(parts: Iterable[tuple[Task, Shards]]) -> dict[str, LabelledWindows]:
+def read_windows(parts: Iterable[tuple[Task, Shards]]) -> dict[str, Windows]:
     """The windows of each task, by its name; several parts of one task are joined."""
-    found: dict[str, LabelledWindows] = {}
+    found: dict[str, list] = {}
+    tasks = {}
     for task, shards in parts:
-        before = found[task.name].records if task.name in found else []
-        records = before + [decode(shards.source[i]) for i in range(len(shards.source))]
-        answers = list(task.answers)
-        labels = np.array([answers.index(record.label) for record in records])
-        found[task.name] = LabelledWindows(task, records, labels)
-    return found
+        found.setdefault(task.name, []).append(shards)
+        tasks[task.name] = task
+    return {name: Windows(tasks[name], shards) for name, shards in found.items()}
 
 
-def crops(task: Task, record: Record) -> np.ndarray:
-    """First samples of the crops whose answers are averaged: evenly spread over what the window has to spare."""
-    spare = record.samples.shape[1] - task.seconds * RATE
+def _groups(shards):
+    recordings = shards.manifest["recordings"]
+    names = [r.get("subject") or r["name"] for r in recordings]
+    return [names[number] for number in shards.manifest["index"].get("recording", [])]
+
+
+def crops(task: Task, samples: int) -> np.ndarray:
+    """First samples of the crops whose answers are averaged: evenly spread over what a window of so many samples has to
+    spare."""
+    spare = samples - task.seconds * RATE
     return np.unique(np.linspace(0, spare, CROPS).round().astype(int))
 
 
-def centred(task: Task, record: Record, label: str | None = None) -> Dialogue:
-    """The middle crop of a window."""
-    return dialogue(task, record, (record.samples.shape[1] - task.seconds * RATE) // 2, label)
+def centre(task: Task, samples: int) -> int:
+    """First sample of the middle crop."""
+    return (samples - task.seconds * RATE) // 2

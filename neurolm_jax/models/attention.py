@@ -58,6 +58,16 @@ def interval_attention(
     return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="xla")
 
 
+def masked_attention(
+    query: jax.Array,  # [B, T, N, H]
+    key: jax.Array,  # [B, M, N, H]
+    value: jax.Array,  # [B, M, N, H]
+    mask: jax.Array,  # [B, T, M] bool
+) -> jax.Array:  # [B, T, N, H]
+    """The same over any keys: for the few tokens that are read after a cache."""
+    return jax.nn.dot_product_attention(query, key, value, mask=mask[:, None], implementation="xla")
+
+
 def _changes(ids: jax.Array) -> jax.Array:
     """True where an id differs from its left neighbour (and at the row's first place). [B, T] -> [B, T]."""
     return jnp.concatenate([jnp.ones_like(ids[:, :1], bool), ids[:, 1:] != ids[:, :-1]], axis=1)

@@ -65,6 +65,8 @@ class LanguageModelConfig:
     vocabulary: GPT-2's 50,257 tokens, [SEP], and padding to a multiple of 64.
     codes: EEG codes appended to the output classes; 0 for a plain language model with tied embeddings.
     approximate_gelu: GPT-2's own form of GELU, by a tanh. NeuroLM goes on with the exact one.
+    lora_rank: of the low-rank terms that are trained instead of the weights; 0 trains the weights.
+    lora_alpha: the terms are multiplied by ``lora_alpha / lora_rank``.
     """
 
     layers: int = 12
@@ -77,9 +79,13 @@ class LanguageModelConfig:
     dropout: float = 0.0
     dtype: str = "float32"
     remat: bool = False
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
 
     def __post_init__(self):
         _check_heads("language model", self.width, self.heads)
+        if self.lora_rank < 0:
+            raise ValueError(f"language.lora_rank must not be negative, not {self.lora_rank}")
 
 
 @dataclasses.dataclass(frozen=True)

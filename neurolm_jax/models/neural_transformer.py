@@ -90,7 +90,7 @@ class NeuralTransformer(nn.Module):
             dtype=c.dtype,
             remat=c.remat,
         )
-        x = Stack(stack, name="stack")(x, intervals)
+        x, _ = Stack(stack, name="stack")(x, intervals)
         return LayerNorm(epsilon=1e-6, name="final_norm")(x)
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from neurolm_jax.models.attention import Intervals, own_second
 from neurolm_jax.models.config import LanguageModelConfig, NeuroLMConfig
-from neurolm_jax.models.transformer import Embedding, LayerNorm, Linear, Stack, StackConfig, named
+from neurolm_jax.models.transformer import Cache, Embedding, LayerNorm, Linear, Stack, StackConfig, named
 
 # Of standardised features. Far above the embeddings of channel and second that are added to them, those would be lost.
 FEATURE_DEVIATION = 0.3
@@ -32,6 +32,8 @@ class LanguageModel(nn.Module):
             dropout=c.dropout,
             dtype=c.dtype,
             remat=c.remat,
+            lora_rank=c.lora_rank,
+            lora_scale=c.lora_alpha / max(c.lora_rank, 1),
         )
         self.stack = Stack(stack)
         self.final_norm = LayerNorm()
@@ -48,7 +50,22 @@ class LanguageModel(nn.Module):
     def hidden(self, x: jax.Array, intervals: Intervals, deterministic: bool = True) -> jax.Array:
         """Embedded inputs [B, T, W] -> what the output classes are compared with [B, T, W]."""
         x = self.dropout(x, deterministic=deterministic)
-        return self.final_norm(self.stack(x, intervals, deterministic))
+        return self.final_norm(self.stack(x, intervals, deterministic)[0])
+
+    def read(self, x: jax.Array, intervals: Intervals, room: int) -> Cache:
+        """Embedded inputs [B, T, W] -> their keys and values, with room for as many tokens more."""
+        c = self.config
+        shape = (c.layers, x.shape[0], x.shape[1] + room, c.heads, c.width // c.heads)
+        empty = jnp.zeros(shape, jnp.dtype(c.dtype))
+        return self.stack(x, intervals, cache=Cache(empty, empty))[1]
+
+    def go_on(self, tokens, position, seen, cache: Cache, place) -> tuple[jax.Array, Cache]:
+        """Further tokens and their positions [B, Q], put at ``place`` of the cache -> hidden states [B, Q, W].
+
+        seen: bool [B, Q, M], which places of the cache each of them sees.
+        """
+        x, cache = self.stack(self.embed(tokens, position), seen, cache=cache, place=place)
+        return self.final_norm(x), cache
 
     def classes(self) -> jax.Array:
         """The output layer [V, W]: text tokens, then EEG codes."""
@@ -101,10 +118,22 @@ class NeuroLM(nn.Module):
         deterministic: bool = True,
     ) -> jax.Array:  # [B, T, W]
         """Rows in which each sample's EEG is followed by its text -> hidden states [B, T, W]."""
+        x = self._mixed(features, channel, second, eeg_index, tokens, position)
+        return self.language.hidden(x, intervals, deterministic)
+
+    def mixed_read(self, features, channel, second, eeg_index, tokens, position, intervals, room: int) -> Cache:
+        """The same rows -> their keys and values, for ``go_on``."""
+        x = self._mixed(features, channel, second, eeg_index, tokens, position)
+        return self.language.read(x, intervals, room)
+
+    def go_on(self, tokens, position, seen, cache: Cache, place) -> tuple[jax.Array, Cache]:
+        """See ``LanguageModel.go_on``."""
+        return self.language.go_on(tokens, position, seen, cache, place)
+
+    def _mixed(self, features, channel, second, eeg_index, tokens, position):
         eeg = self.embed_eeg(features, channel, second)
         eeg = jnp.take_along_axis(eeg, jnp.maximum(eeg_index, 0)[..., None], axis=1)
-        x = jnp.where(eeg_index[..., None] >= 0, eeg, self.language.embed(tokens, position))
-        return self.language.hidden(x, intervals, deterministic)
+        return jnp.where(eeg_index[..., None] >= 0, eeg, self.language.embed(tokens, position))
 
     def classes(self) -> jax.Array:
         return self.language.classes()

@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from neurolm_jax.models.attention import Intervals, interval_attention
+from neurolm_jax.models.attention import Intervals, interval_attention, masked_attention
 
 Dtype = Any
 
@@ -19,13 +19,19 @@ def named(initializer: Callable, *axes: str | None) -> Callable:
 
 
 class Linear(nn.Module):
-    """A dense layer, kernel [in, out], initialised to a normal of deviation 0.02."""
+    """A dense layer, kernel [in, out], initialised to a normal of deviation 0.02.
+
+    lora_rank: of a low-rank term that is added to the kernel, ``lora_down @ lora_up * lora_scale``, at first zero
+        (LoRA, Hu et al. 2021); 0 for none.
+    """
 
     features: int
     axes: tuple[str | None, str | None]
     use_bias: bool = True
     scale: float | jax.Array = 1.0
     dtype: Dtype = jnp.float32
+    lora_rank: int = 0
+    lora_scale: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -37,7 +43,16 @@ class Linear(nn.Module):
 
         kernel = self.param("kernel", named(initializer, *self.axes), (x.shape[-1], self.features), jnp.float32)
         # As a product of two matrices: the gradient of one with more axes is several times slower on CPUs.
-        y = x.reshape(-1, x.shape[-1]).astype(self.dtype) @ kernel.astype(self.dtype)
+        flat = x.reshape(-1, x.shape[-1]).astype(self.dtype)
+        y = flat @ kernel.astype(self.dtype)
+        if self.lora_rank:
+            down, up = (
+                named(nn.initializers.lecun_normal(), self.axes[0], None),
+                named(nn.initializers.zeros, None, self.axes[1]),
+            )
+            down = self.param("lora_down", down, (x.shape[-1], self.lora_rank), jnp.float32)
+            up = self.param("lora_up", up, (self.lora_rank, self.features), jnp.float32)
+            y += self.lora_scale * (flat @ down.astype(self.dtype)) @ up.astype(self.dtype)
         if self.use_bias:
             bias = self.param("bias", named(nn.initializers.zeros, self.axes[1]), (self.features,), jnp.float32)
             y += bias.astype(self.dtype)
@@ -91,17 +106,39 @@ class StackConfig:
     dropout: float = 0.0
     dtype: str = "float32"
     remat: bool = False
+    lora_rank: int = 0
+    lora_scale: float = 1.0
+
+
+class Cache(NamedTuple):
+    """Keys and values of the tokens a stack has read, and room for more: [layers, B, M, N, H] each."""
+
+    key: jax.Array
+    value: jax.Array
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)). ``layer`` counts from 0 and only scales the initial values."""
+    """x + attention(norm(x)), then x + mlp(norm(x)). ``layer`` counts from 0 and only scales the initial values.
+
+    With a cache [B, M, N, H] the tokens' keys and values are put into it at ``place``. ``visible`` are intervals over
+    the tokens x themselves, or a mask bool [B, T, M] over the whole cache.
+    """
 
     config: StackConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, layer: jax.Array, intervals: Intervals, deterministic: bool):
+    def __call__(
+        self,
+        x: jax.Array,
+        layer: jax.Array,
+        cache: Cache | None,
+        visible: Intervals | jax.Array,
+        place: jax.Array | int,
+        deterministic: bool,
+    ) -> tuple[jax.Array, Cache | None]:
         c = self.config
         dense = {"use_bias": c.use_bias, "dtype": jnp.dtype(c.dtype)}
+        dense |= {"lora_rank": c.lora_rank, "lora_scale": c.lora_scale}
         depth = layer + 1 if c.scale_by_depth else c.layers
         output_scale = jax.lax.rsqrt(2.0 * depth)
         drop = nn.Dropout(c.dropout, deterministic=deterministic)
@@ -109,7 +146,13 @@ class Block(nn.Module):
         y = LayerNorm(c.use_bias, name="attention_norm")(x)
         qkv = Linear(3 * c.width, ("embed", "heads"), name="qkv", **dense)(y)  # [B, T, 3 W]
         query, key, value = jnp.split(qkv.reshape(*x.shape[:2], 3 * c.heads, -1), 3, axis=2)  # [B, T, N, H]
-        y = interval_attention(query, key, value, intervals).reshape(x.shape)
+        if cache is not None:
+            kept = zip(cache, (key, value))
+            cache = Cache(*(jax.lax.dynamic_update_slice_in_dim(old, new, place, axis=1) for old, new in kept))
+        if isinstance(visible, Intervals):
+            y = interval_attention(query, key, value, visible).reshape(x.shape)
+        else:
+            y = masked_attention(query, *cache, visible).reshape(x.shape)
         y = Linear(c.width, ("heads", "embed"), scale=output_scale, name="attention_output", **dense)(y)
         x = x + drop(y)
 
@@ -117,7 +160,7 @@ class Block(nn.Module):
         y = Linear(4 * c.width, ("embed", "mlp"), name="mlp_input", **dense)(y)
         y = jax.nn.gelu(y, approximate=c.approximate_gelu)
         y = Linear(c.width, ("mlp", "embed"), scale=output_scale, name="mlp_output", **dense)(y)
-        return x + drop(y), None
+        return x + drop(y), cache
 
 
 class Stack(nn.Module):
@@ -126,17 +169,23 @@ class Stack(nn.Module):
     config: StackConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, intervals: Intervals, deterministic: bool = True) -> jax.Array:
-        """x [B, T, W] -> [B, T, W]."""
-        block = nn.remat(Block, static_argnums=(4,), prevent_cse=False) if self.config.remat else Block
+    def __call__(
+        self,
+        x: jax.Array,
+        visible: Intervals | jax.Array,
+        deterministic: bool = True,
+        cache: Cache | None = None,
+        place: jax.Array | int = 0,
+    ) -> tuple[jax.Array, Cache | None]:
+        """x [B, T, W] -> [B, T, W], and the cache with these tokens at ``place``. See ``Block`` for ``visible``."""
+        block = nn.remat(Block, static_argnums=(6,), prevent_cse=False) if self.config.remat else Block
         scanned = nn.scan(
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),
+            in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast),
             length=self.config.layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         layers = jnp.arange(self.config.layers)
-        x, _ = scanned(self.config, name="blocks")(x, layers, intervals, deterministic)
-        return x
+        return scanned(self.config, name="blocks")(x, layers, cache, visible, place, deterministic)

@@ -2,27 +2,34 @@
 
 import collections
 
-from neurolm_jax.reporting.results import footnote, table_rows
+from neurolm_jax.reporting.results import COLUMNS, footnote, sections
 
 SHOWN = 20  # recordings
 
 
 def print_results(tasks: dict, codebook: dict | None, title: str) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    header, rows = table_rows(tasks)
-    table = Table(title=title)
-    for i, column in enumerate(header):
-        table.add_column(column, justify="right" if i else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
     console = Console()
-    console.print(table)
+    console.print(title, style="bold", highlight=False)
+    for section in sections(tasks):
+        table = Table(box=box.SIMPLE_HEAD, title=section.title, title_justify="left", pad_edge=False, show_edge=False)
+        table.add_column("", no_wrap=True, min_width=20)
+        for column in COLUMNS:
+            table.add_column(column.replace(" ", "\n"), justify="right", no_wrap=True)
+        for row in section.rows:
+            table.add_row(*row)
+        console.print(table)
+        for note in section.notes:
+            console.print(note, highlight=False)
+        console.print()
     if note := footnote(tasks):
-        console.print(note)
+        console.print(note, highlight=False)
     if codebook:
         console.print(f"codes used {codebook['used_fraction']:.1%}, perplexity {codebook['perplexity']:.1f}")
+    console.print("Not a medical device.", highlight=False)
 
 
 def print_recordings(manifest: dict, title: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from typing import NamedTuple
 
 from neurolm_jax import stages
 from neurolm_jax.data.shards import read_manifest
@@ -49,18 +50,41 @@ def final(lines: list[dict]) -> dict[str, float]:
     return last
 
 
-def table_rows(tasks: dict) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table of results: a method a row, a task a column, balanced accuracy (AUROC)."""
-    names = list(tasks)
-    header = ["balanced accuracy (AUROC)", *(name if tasks[name]["scored"] else f"{name}*" for name in names)]
-    rows = [["NeuroLM, scored answers", *(_figures(tasks[name]) for name in names)]]
-    if all("generation" in task for task in tasks.values()):
-        rows.append(["NeuroLM, in words", *(f"{tasks[name]['generation']['balanced_accuracy']:.3f}" for name in names)])
-        rows.append(["  unreadable answers", *(f"{tasks[name]['unreadable']:.1%}" for name in names)])
-    baselines = list(tasks[names[0]].get("baselines", {}))
-    rows += [[f"baseline: {b}", *(_figures(tasks[name]["baselines"][b]) for name in names)] for b in baselines]
-    rows.append(["windows", *(str(tasks[name]["n_test"]) for name in names)])
-    return header, rows
+COLUMNS = ("balanced accuracy", "95% interval", "AUROC", "AUC-PR", "kappa", "F1")
+
+
+class Section(NamedTuple):
+    """Of the table of results, one task: a title, rows of a method and its figures, and lines below them."""
+
+    title: str
+    rows: list[tuple[str, ...]]
+    notes: list[str]
+
+
+def sections(tasks: dict) -> list[Section]:
+    """The table of results, task by task."""
+    return [_section(name, task) for name, task in tasks.items()]
+
+
+def _section(name, task):
+    star = "" if task["scored"] else "*"
+    rows = [("NeuroLM, scored", *_figures(task))]
+    if "generation" in task:
+        rows.append(("NeuroLM, in words", *_figures(task["generation"])))
+    rows += [(method, *_figures(found)) for method, found in task.get("baselines", {}).items()]
+    rows += [(f"published {model}", *_figures(found)) for model, found in task["published"].items()]
+    recall = ", ".join(f"{label} {value:.2f}" for label, value in task["recall"].items())
+    notes = [f"recall: {recall}", f"calibration error {task['calibration_error']:.3f}"]
+    if calibration := task["calibration"]:
+        notes[1] += f"; {calibration['calibration_error']:.3f} at temperature {calibration['temperature']:.2f}"
+    if "unreadable" in task:
+        notes[1] += f"; unreadable {task['unreadable']:.1%}"
+    if asked := task.get("prompts"):
+        notes.append(
+            f"asked in {len(asked['questions'])} ways: {asked['mean']:.3f} on average, {asked['lowest']:.3f} at worst,"
+            f" the same answer to {asked['agreement']:.0%}"
+        )
+    return Section(f"{name}{star}: {task['n_test']:,} windows, {task['groups']:,} subjects or recordings", rows, notes)
 
 
 def footnote(tasks: dict) -> str:
@@ -68,6 +92,8 @@ def footnote(tasks: dict) -> str:
     return f"* {', '.join(unscored)}: too small a set for a score, shown as a check of its montage" if unscored else ""
 
 
-def _figures(task):
-    auroc = "one class" if task["auroc"] is None else f"{task['auroc']:.3f}"
-    return f"{task['balanced_accuracy']:.3f} ({auroc})"
+def _figures(found):
+    interval = found.get("interval")
+    numbers = [found.get(name) for name in ("balanced_accuracy", "auroc", "auc_pr", "kappa", "weighted_f1")]
+    first, *rest = ["" if number is None else f"{number:.3f}" for number in numbers]
+    return first, "{:.3f} to {:.3f}".format(*interval) if interval else "", *rest

@@ -54,15 +54,15 @@ def eeg_rows(config, seconds: int, train: bool) -> Rows:
 
 def tasks(config, *splits: str) -> list[tuple[Task, Shards]]:
     """The config's tasks with the shards of some splits; what is not a test part is checked against every test part."""
-    names = [(name, split) for name in config.data.tasks for split in splits]
-    parts = [(load_task(name), open_shards(task_folder(config, name, split))) for name, split in names]
+    found = [load_task(name) for name in config.data.tasks]
+    parts = [(task, open_shards(task_folder(config, task, split))) for task in found for split in splits]
     if "test" not in splits:
         guard.check_disjoint([shards for _, shards in parts], _tests(config))
     return parts
 
 
-def task_folder(config, name: str, split: str) -> pathlib.Path | str:
-    return _below(config.data.root, f"{name}/windows/{split}")
+def task_folder(config, task: Task, split: str) -> pathlib.Path | str:
+    return _below(config.data.root, f"{task.name}/windows/{split}")
 
 
 def text(config, train: bool) -> TextRows:

@@ -4,24 +4,52 @@ import jax
 import jax.numpy as jnp
 
 from neurolm_jax.data.dialogues import Augmentation, DialogueRows, RowSize
+from neurolm_jax.models import lora
 from neurolm_jax.models.attention import staircase
 from neurolm_jax.models.losses import chunked_cross_entropy
 from neurolm_jax.models.neurolm import NeuroLM
+from neurolm_jax.models.transformer import Cache
 from neurolm_jax.stages import corpora
-from neurolm_jax.stages.base import Terms
+from neurolm_jax.stages.base import Terms, Weights
 from neurolm_jax.stages.neurolm import NeuroLMStage
 
 
 class InstructStage(NeuroLMStage):
-    """Learn the answers' tokens, and plain text."""
+    """Learn the answers' tokens, and plain text.
+
+    With ``language.lora_rank`` the parameters that are trained are low-rank terms alone, and ``extra["frozen"]`` has
+    the others.
+    """
+
+    def create(self, rng):
+        weights = super().create(rng)
+        if not self.model_config.language.lora_rank:
+            return weights
+        terms, rest = lora.split(weights.params)
+        return Weights(terms, weights.extra | {"frozen": rest})
 
     def inherit(self, weights, restore):
-        return restore(self.config.initial.pretrain)
+        pretrained = restore(self.config.initial.pretrain)
+        if "frozen" not in weights.extra:
+            return pretrained
+        return weights._replace(extra=pretrained.extra | {"frozen": pretrained.params})
+
+    def params(self, weights) -> dict:
+        """All parameters of the model."""
+        return lora.join(weights.params, weights.extra["frozen"]) if "frozen" in weights.extra else weights.params
+
+    def plain(self, weights) -> Weights:
+        """Weights of the same model without low-rank terms."""
+        if "frozen" not in weights.extra:
+            return weights
+        language = self.model_config.language
+        params = lora.fold(self.params(weights), language.lora_alpha / language.lora_rank)
+        return Weights(params, {name: part for name, part in weights.extra.items() if name != "frozen"})
 
     def terms(self, weights, batch, rng, progress, train):
         rng_answer, rng_text = jax.random.split(rng)
         answer_loss, answer_accuracy = self.answer_loss(weights, batch["dialogues"], rng_answer, train)
-        text_loss, text_accuracy = self.text_loss(weights.params, batch["text"], rng_text, train)
+        text_loss, text_accuracy = self.text_loss(self.params(weights), batch["text"], rng_text, train)
         return Terms(
             {"answer_loss": answer_loss, "text_loss": text_loss},
             {"answer_accuracy": answer_accuracy, "text_accuracy": text_accuracy},
@@ -33,33 +61,49 @@ class InstructStage(NeuroLMStage):
     def answer_loss(self, weights, dialogues, rng, train):
         """Loss and accuracy of the answers' tokens over all classes."""
         hidden = self.answer_hidden(weights, dialogues, rng, train)
-        classes = weights.params["language"]["output"]
+        classes = self.classes(weights)
         targets = dialogues["mixed"]["answer_target"].reshape(-1)
         return chunked_cross_entropy(hidden.reshape(-1, hidden.shape[-1]), classes, targets)
 
     def answer_hidden(self, weights, dialogues, rng, train) -> jax.Array:
         """Hidden states [B, A, W] at ``answer_index``, the positions before the answers' tokens."""
+        hidden = self._apply(
+            weights, *self._mixed(weights, dialogues), not train, rngs={"dropout": rng}, method="mixed_hidden"
+        )
+        return jnp.take_along_axis(hidden, dialogues["mixed"]["answer_index"][..., None], axis=1)
+
+    def read(self, weights, dialogues, room: int) -> Cache:
+        """Keys and values of rows, and room for as many tokens more."""
+        return self._apply(weights, *self._mixed(weights, dialogues), room, method="mixed_read")
+
+    def go_on(self, weights, tokens, position, seen, cache: Cache, place) -> tuple[jax.Array, Cache]:
+        """Hidden states [B, Q, W] of tokens that follow what was read; see ``LanguageModel.go_on``."""
+        return self._apply(weights, tokens, position, seen, cache, place, method="go_on")
+
+    def classes(self, weights) -> jax.Array:
+        """The output layer [V, W]."""
+        return self.params(weights)["language"]["output"]
+
+    def _apply(self, weights, *arguments, **options):
+        return NeuroLM(self.model_config).apply({"params": self.params(weights)}, *arguments, **options)
+
+    def _mixed(self, weights, dialogues):
         mixed, eeg = dialogues["mixed"], dialogues["eeg"]
         features, _ = self.encode(weights.extra, eeg)
-        hidden = NeuroLM(self.model_config).apply(
-            {"params": weights.params},
-            features,
-            eeg["channel"],
-            eeg["second"],
-            mixed["eeg_index"],
-            mixed["tokens"],
-            mixed["position"],
-            staircase(mixed["segment"], mixed["second"], mixed["eeg_index"] < 0),
-            not train,
-            rngs={"dropout": rng},
-            method="mixed_hidden",
-        )
-        return jnp.take_along_axis(hidden, mixed["answer_index"][..., None], axis=1)
+        intervals = staircase(mixed["segment"], mixed["second"], mixed["eeg_index"] < 0)
+        places = eeg["channel"], eeg["second"], mixed["eeg_index"], mixed["tokens"], mixed["position"]
+        return features, *places, intervals
+
+    def row_size(self, answers: int) -> RowSize:
+        """What a row of dialogues holds, with as many answer tokens."""
+        alone = self.tokenizer_config.encoder.patch_norm == "row"
+        return RowSize(self.config.eeg_length, self.config.row_length, answers, *([1] if alone else []))
 
     def sources(self, train):
         c = self.config
-        size = RowSize(c.eeg_length, c.row_length, c.answer_length)
+        size = self.row_size(c.answer_length)
         augmentation = Augmentation(**c.augmentation) if train else Augmentation()
         tasks = corpora.tasks(c, *(c.data.splits if train else ("validation",)))
-        rows = DialogueRows(tasks, size, c.seed if train else None, augmentation, train and c.shuffle_labels)
+        varied = c.data.prompts == "varied"
+        rows = DialogueRows(tasks, size, c.seed if train else None, augmentation, train and c.shuffle_labels, varied)
         return {"dialogues": (rows, c.batch_size), "text": (corpora.text(c, train), c.text_batch_size)}

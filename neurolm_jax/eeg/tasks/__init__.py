@@ -1,16 +1,36 @@
 """Downstream tasks, one file each."""
 
 import importlib
+import importlib.util
+import pathlib
 
-from neurolm_jax.eeg.tasks.base import Recording, Task, Window
+from neurolm_jax.eeg.tasks.base import Opened, Recording, Task, Window
 from neurolm_jax.errors import UserError
 
-NAMES = ("blink", "scp1", "eyes")
+NAMES = ("tuab", "tuev", "tusl", "seed", "seed_iv", "hmc", "workload", "blink", "scp1", "eyes")
 
-__all__ = ["NAMES", "Recording", "Task", "Window", "load_task"]
+__all__ = ["NAMES", "Opened", "Recording", "Task", "Window", "load_task"]
 
 
 def load_task(name: str) -> Task:
+    """A task by its name, or ``TASK`` of a Python file of the user's own.
+
+    Raises:
+      UserError: there is no such task or file, or it defines none.
+    """
+    if name.endswith(".py"):
+        return _from_file(pathlib.Path(name))
     if name not in NAMES:
-        raise UserError(f"unknown task {name!r}; known are {', '.join(NAMES)}")
+        raise UserError(f"unknown task {name!r}; known are {', '.join(NAMES)}, or a file of your own that ends in .py")
     return importlib.import_module(f"neurolm_jax.eeg.tasks.{name}").TASK
+
+
+def _from_file(file):
+    if not file.is_file():
+        raise UserError(f"{file}: no such file")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not isinstance(getattr(module, "TASK", None), Task):
+        raise UserError(f"{file}: defines no TASK; see docs/tasks.md")
+    return module.TASK

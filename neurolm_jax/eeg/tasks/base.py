@@ -2,13 +2,14 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from neurolm_jax.eeg.preprocessing import Preprocessing
-from neurolm_jax.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+BINARY = ("balanced_accuracy", "auc_pr", "auroc")  # figures that are published for a set with two classes
+MULTICLASS = ("balanced_accuracy", "kappa", "weighted_f1")  # and with more
 
 
 class Window(NamedTuple):
@@ -19,72 +20,68 @@ class Window(NamedTuple):
     label: str
 
 
+class Opened(NamedTuple):
+    """raw: an ``mne.io.Raw`` with channels named as electrodes, its samples perhaps still on disk."""
+
+    raw: Any
+    windows: Sequence[Window]
+
+
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """raw: an ``mne.io.Raw`` with channels named as electrodes; split: train, validation or test."""
+    """What lies on one side of the split.
+
+    name: unique in its set. subject: None where the set does not tell.
+    split: train, validation or test as the set is published, None where it has no split of its own.
+    open: reads header and labels. Raises UserError, naming the file, for what is missing or wrong there.
+    span: seconds of ``raw`` that are the recording's own; what lies around them is there for filters alone.
+    """
 
     name: str
-    split: str
-    raw: Any
-    windows: list[Window]
-    subject: str | None = None
+    subject: str | None
+    split: str | None
+    open: Callable[[], Opened]
+    span: tuple[float, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
     """A question about windows of ``seconds`` whole seconds.
 
-    answers: label as the data set writes it -> answer in words, with its leading space.
-    recordings: reads the data set's files under a path.
+    question: without "Question:" and options; wordings: others that ask the same, see ``prompts``.
+    answers: label as the data set writes it -> answer in words. lettered: the words are options (A), (B) ..., and the
+        answer is a letter. positive: of two labels, the one that areas under curves are about.
+    recordings: the recordings under a path, cheaply: no sample is read before they are opened.
+    channels: electrodes that are used, by name; () for all that the vocabulary has. rates: in Hz, of the set's files;
+        () where they differ.
+    validation: share of the training subjects kept for validation, where the set's own split has none.
+    within_subjects: the published split parts each subject's trials, not the subjects.
+    official: split of recordings as the released code makes it (name -> split), where it has one.
+    figures: names of the measures that are published for the set; published: model -> figures.
     baseline: seconds from a window's start whose mean is subtracted from each channel; 0 leaves windows as they are.
     scored: False where a set is too small for a figure to mean anything.
     """
 
     name: str
     question: str
-    answers: dict[str, str]
+    answers: Mapping[str, str]
     seconds: int
     preprocessing: Preprocessing
-    recordings: Callable[[pathlib.Path], Iterator[Recording]]
+    recordings: Callable[[pathlib.Path], Iterable[Recording]]
+    lettered: bool = False
+    positive: str | None = None
+    wordings: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    rates: tuple[float, ...] = ()
+    validation: float = 0.2
+    within_subjects: bool = False
+    official: Callable[[Sequence[Recording]], Mapping[str, str]] | None = None
+    figures: tuple[str, ...] = BINARY
+    published: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
     baseline: float = 0.0
     scored: bool = True
 
-
-def read_ts(file: pathlib.Path) -> tuple[np.ndarray, list[str]]:
-    """The trials [N, C, T] and labels of a ``.ts`` file: after ``@data`` a trial a line, channels split by colons.
-
-    Raises:
-      UserError: no such file, or a line that is not of that form.
-    """
-    if not file.is_file():
-        raise UserError(f"{file}: no such file")
-    lines = iter(file.read_text(encoding="utf-8", errors="replace").splitlines())
-    trials, labels = [], []
-    for line in lines:
-        if line.strip().lower() == "@data":
-            break
-    for line in filter(str.strip, lines):
-        *channels, label = line.strip().split(":")
-        try:
-            trials.append(np.array([channel.split(",") for channel in channels], np.float64))
-        except ValueError as error:
-            raise UserError(f"{file}: trial {len(trials)} is not numbers split by commas and colons") from error
-        labels.append(label)
-    if not trials or len({trial.shape for trial in trials}) > 1:
-        raise UserError(f"{file}: no trials after @data, or trials of different shapes")
-    return np.stack(trials), labels
-
-
-def microvolt_raw(samples: np.ndarray, names: Iterable[str], rate: float):
-    """An ``mne.io.RawArray`` of samples [C, T] in microvolts."""
-    import mne
-
-    info = mne.create_info(list(names), rate, "eeg", verbose="error")
-    return mne.io.RawArray(samples * 1e-6, info, verbose="error")
-
-
-def held_out(count: int, share: float, seed: int = 0) -> np.ndarray:
-    """Which of ``count`` training items are kept for validation: bool [count], the same in every run."""
-    chosen = np.zeros(count, bool)
-    chosen[np.random.default_rng(seed).permutation(count)[: round(share * count)]] = True
-    return chosen
+    @property
+    def labels(self) -> list[str]:
+        """In the order of classes."""
+        return list(self.answers)

@@ -4,13 +4,15 @@ Every 50 consecutive windows of 2 s are one continuous recording of 100 s; they 
 filters see no seams. Some recordings occur twice in the set: ``prepare`` leaves copies out.
 """
 
+import functools
 import pathlib
 from collections.abc import Iterator
 
 import numpy as np
 
 from neurolm_jax.eeg.preprocessing import Preprocessing
-from neurolm_jax.eeg.tasks.base import Recording, Task, Window, microvolt_raw, read_ts
+from neurolm_jax.eeg.tasks.base import Opened, Recording, Task, Window
+from neurolm_jax.eeg.tasks.readers import microvolt_raw, read_ts
 
 ELECTRODES = ("TP9", "AF7", "AF8", "TP10")
 RATE = 255.0
@@ -27,13 +29,19 @@ def recordings(path: pathlib.Path) -> Iterator[Recording]:
             name = f"{part}-{number}"
             windows = [Window(i * seconds, seconds, label) for i, label in enumerate(labels[here])]
             split = "validation" if name in VALIDATION else part
-            yield Recording(name, split, microvolt_raw(np.hstack(trials[here]), ELECTRODES, RATE), windows)
+            opened = functools.partial(Opened, microvolt_raw(np.hstack(trials[here]), ELECTRODES, RATE), windows)
+            yield Recording(name, None, split, opened)
 
 
 TASK = Task(
     name="blink",
-    question="Question: Are the eye blinks in this EEG segment short or long? Answer:",
-    answers={"ShortBlink": " Short", "LongBlink": " Long"},
+    question="Are the eye blinks in this EEG segment short or long?",
+    answers={"ShortBlink": "Short", "LongBlink": "Long"},
+    positive="LongBlink",
+    wordings=(
+        "Is the blinking in this stretch of EEG short or long?",
+        "Do the eyes blink shortly or for long in this recording?",
+    ),
     seconds=2,
     preprocessing=Preprocessing(mains=60.0),
     recordings=recordings,

@@ -3,11 +3,14 @@
 Too small, and train and test too close in time, for a score; it adds a third montage.
 """
 
+import functools
 import pathlib
 from collections.abc import Iterator
 
 from neurolm_jax.eeg.preprocessing import Preprocessing
-from neurolm_jax.eeg.tasks.base import Recording, Task, Window, held_out, microvolt_raw, read_ts
+from neurolm_jax.eeg.tasks.base import Opened, Recording, Task, Window
+from neurolm_jax.eeg.tasks.readers import microvolt_raw, read_ts
+from neurolm_jax.eeg.tasks.splits import held_out
 
 ELECTRODES = ("AF3", "F7", "F3", "FC5", "T7", "P7", "O1", "O2", "P8", "T8", "FC6", "F4", "F8", "AF4")
 RATE = 128.0
@@ -21,13 +24,16 @@ def recordings(path: pathlib.Path) -> Iterator[Recording]:
             # Second by second: the amplifier's constant of 4 mV goes with the mean.
             raw = microvolt_raw(trial - trial.mean(axis=1, keepdims=True), ELECTRODES, RATE)
             split = "validation" if validation[number] else part
-            yield Recording(f"{part}-{number}", split, raw, [Window(0.0, 1.0, label)])
+            opened = functools.partial(Opened, raw, [Window(0.0, 1.0, label)])
+            yield Recording(f"{part}-{number}", None, split, opened)
 
 
 TASK = Task(
     name="eyes",
-    question="Question: Are the eyes shut in this EEG segment? Answer:",
-    answers={"1": " Yes", "0": " No"},
+    question="Are the eyes shut in this EEG segment?",
+    answers={"1": "Yes", "0": "No"},
+    positive="1",
+    wordings=("Does this EEG come from somebody whose eyes are closed?", "Was this recorded with closed eyes?"),
     seconds=1,
     preprocessing=Preprocessing(low=None, high=None),
     recordings=recordings,

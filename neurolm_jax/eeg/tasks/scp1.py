@@ -5,11 +5,14 @@ The answer lies in the slow wave, so nothing is filtered but what resampling nee
 microvolts over a session; as usual for slow potentials, a window's zero is the mean of its first quarter second.
 """
 
+import functools
 import pathlib
 from collections.abc import Iterator
 
 from neurolm_jax.eeg.preprocessing import Preprocessing
-from neurolm_jax.eeg.tasks.base import Recording, Task, Window, held_out, microvolt_raw, read_ts
+from neurolm_jax.eeg.tasks.base import Opened, Recording, Task, Window
+from neurolm_jax.eeg.tasks.readers import microvolt_raw, read_ts
+from neurolm_jax.eeg.tasks.splits import held_out
 
 ELECTRODE = "A1"
 RATE = 256.0
@@ -22,13 +25,19 @@ def recordings(path: pathlib.Path) -> Iterator[Recording]:
         for number, (trial, label) in enumerate(zip(trials, labels)):
             raw = microvolt_raw(trial[:1], [ELECTRODE], RATE)
             split = "validation" if validation[number] else part
-            yield Recording(f"{part}-{number}", split, raw, [Window(0.0, trial.shape[1] / RATE, label)])
+            opened = functools.partial(Opened, raw, [Window(0.0, trial.shape[1] / RATE, label)])
+            yield Recording(f"{part}-{number}", None, split, opened)
 
 
 TASK = Task(
     name="scp1",
-    question="Question: Is the slow cortical potential of this EEG segment negative or positive? Answer:",
-    answers={"negativity": " Negative", "positivity": " Positive"},
+    question="Is the slow cortical potential of this EEG segment negative or positive?",
+    answers={"negativity": "Negative", "positivity": "Positive"},
+    positive="positivity",
+    wordings=(
+        "Does the slow cortical potential here go to the negative or to the positive?",
+        "Which sign does the slow wave of this EEG have, negative or positive?",
+    ),
     seconds=3,
     preprocessing=Preprocessing(low=None, high=None),
     baseline=0.25,

@@ -1,0 +1,58 @@
+"""A task's question in words, as the released models were taught it (paper, table 9), and other ways to ask it."""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from neurolm_jax.eeg.tasks.base import Task
+
+
+class Prompt(NamedTuple):
+    """question: up to and including "Answer:"; answers: of each class, with a leading space."""
+
+    question: str
+    answers: tuple[str, ...]
+
+
+def prompt(task: Task, wording: int = 0, order: Sequence[int] | None = None) -> Prompt:
+    """The task's question.
+
+    Args:
+      wording: 0 for the task's own, k for its k-th other one.
+      order: of lettered options, the classes in the order in which they are offered; by default as they stand.
+    """
+    stem = (task.question, *task.wordings)[wording]
+    words = list(task.answers.values())
+    if not task.lettered:
+        return Prompt(f"Question: {stem} Answer:", tuple(f" {word}" for word in words))
+    order = range(len(words)) if order is None else order
+    options = " ".join(f"({chr(ord('A') + place)}) {words[k]}." for place, k in enumerate(order))
+    letters = [f" ({chr(ord('A') + place)})" for place in np.argsort(order)]
+    return Prompt(f"Question: {stem} Options: {options} Answer:", tuple(letters))
+
+
+def free_prompt(question: str) -> str:
+    """A question of the user's own, in the form the model knows."""
+    return f"Question: {question.strip()} Answer:"
+
+
+def draw(task: Task, rng: np.random.Generator) -> Prompt:
+    """One of the task's wordings, its options in any order."""
+    order = rng.permutation(len(task.answers)) if task.lettered else None
+    return prompt(task, int(rng.integers(1 + len(task.wordings))), order)
+
+
+def variants(task: Task, seed: int = 0) -> list[Prompt]:
+    """The task's own prompt, then every other wording; options are shuffled in all but the first, and a task without
+    other wordings is asked a second time with shuffled options."""
+    rng = np.random.default_rng(seed)
+    own = prompt(task)
+    count = max(1 + len(task.wordings), 2 if task.lettered else 1)
+    found = [own]
+    for wording in itertools.islice(
+        itertools.cycle(range(1, 1 + len(task.wordings)) if task.wordings else [0]), count - 1
+    ):
+        found.append(prompt(task, wording, rng.permutation(len(task.answers)) if task.lettered else None))
+    return found

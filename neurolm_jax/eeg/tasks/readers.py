@@ -1,0 +1,92 @@
+"""Files that tasks are read from."""
+
+import pathlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from neurolm_jax.eeg.tasks.base import Window
+from neurolm_jax.errors import UserError
+
+
+def read_ts(file: pathlib.Path) -> tuple[np.ndarray, list[str]]:
+    """The trials [N, C, T] and labels of a ``.ts`` file: after ``@data`` a trial a line, channels split by colons.
+
+    Raises:
+      UserError: no such file, or a line that is not of that form.
+    """
+    if not file.is_file():
+        raise UserError(f"{file}: no such file")
+    lines = iter(file.read_text(encoding="utf-8", errors="replace").splitlines())
+    trials, labels = [], []
+    for line in lines:
+        if line.strip().lower() == "@data":
+            break
+    for line in filter(str.strip, lines):
+        *channels, label = line.strip().split(":")
+        try:
+            trials.append(np.array([channel.split(",") for channel in channels], np.float64))
+        except ValueError as error:
+            raise UserError(f"{file}: trial {len(trials)} is not numbers split by commas and colons") from error
+        labels.append(label)
+    if not trials or len({trial.shape for trial in trials}) > 1:
+        raise UserError(f"{file}: no trials after @data, or trials of different shapes")
+    return np.stack(trials), labels
+
+
+def microvolt_raw(samples: np.ndarray, names: Iterable[str], rate: float):
+    """An ``mne.io.RawArray`` of samples [C, T] in microvolts."""
+    import mne
+
+    info = mne.create_info(list(names), rate, "eeg", verbose="error")
+    return mne.io.RawArray(samples * 1e-6, info, verbose="error")
+
+
+def read_raw(file: pathlib.Path, **options):
+    """An ``mne.io.Raw`` of any format, samples still on disk.
+
+    Raises:
+      UserError: MNE cannot read it.
+    """
+    import mne
+
+    try:
+        return mne.io.read_raw(file, verbose="error", **options)
+    except Exception as error:  # noqa: BLE001 (foreign bytes: the parsers of twenty formats fail in as many ways)
+        raise UserError(f"{file}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())})") from error
+
+
+def files_under(path: pathlib.Path, pattern: str, what: str) -> list[pathlib.Path]:
+    """Files that match ``pattern`` anywhere below a folder, sorted.
+
+    Raises:
+      UserError: there is none.
+    """
+    found = sorted(file for file in path.rglob(pattern) if not file.name.startswith("."))
+    if not found:
+        raise UserError(f"{path}: holds no {what} ({pattern})")
+    return found
+
+
+def labels_beside(file: pathlib.Path, name: str) -> pathlib.Path:
+    """The label file called ``name`` beside a recording.
+
+    Raises:
+      UserError: it is missing.
+    """
+    found = file.with_name(name)
+    if not found.is_file():
+        raise UserError(f"{file}: its label file {name} is missing; download it, or leave the recording out")
+    return found
+
+
+def tiled(duration: float, seconds: float, label: str, begin: float = 0.0, step: float | None = None) -> list[Window]:
+    """Windows of so many seconds one after the other, or every ``step``, that lie wholly before ``duration``."""
+    step = step or seconds
+    count = int((duration - begin - seconds) // step) + 1 if duration - begin >= seconds else 0
+    return [Window(begin + i * step, seconds, label) for i in range(count)]
+
+
+def duration_of(raw) -> float:
+    """Seconds."""
+    return raw.n_times / raw.info["sfreq"]

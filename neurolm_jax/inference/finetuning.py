@@ -1,0 +1,123 @@
+"""A baseline: the tokenizer's encoder trained as a whole on one task, with a linear head on its mean feature."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from neurolm_jax.data import streams
+from neurolm_jax.data.eeg_rows import MICROVOLTS, empty_row, fill_row
+from neurolm_jax.data.packing import RowPlan
+from neurolm_jax.eeg.preprocessing import RATE
+from neurolm_jax.inference.measures import measure
+from neurolm_jax.inference.model import THREADS, Trained, over_rows
+from neurolm_jax.inference.windows import Windows, centre
+from neurolm_jax.models.tokenizer import Tokenizer
+from neurolm_jax.training.mesh import batch_parts, put_batch
+
+LEARNING_RATE = 3e-4
+WARMUP = 0.1  # of all steps
+DECAY = 0.05
+BATCH = 64  # windows
+NO_LABEL = -1
+
+
+def finetune(
+    model: Trained, training: Windows, validation: Windows, windows: Windows, epochs: int, seed: int = 0
+) -> np.ndarray:
+    """Class probabilities [N, K] of ``windows`` by the epoch that was best on validation."""
+    classes = len(training.task.answers)
+    rows = _Rows(training, _largest(training, validation, windows), seed)
+    parts = batch_parts(model.mesh)
+    batch = -(-max(1, min(len(rows), round(BATCH / rows.windows_each))) // parts) * parts
+    each = -(-len(rows) // batch)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, LEARNING_RATE, round(WARMUP * each * epochs), each * epochs)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=DECAY))
+    step, predict = _compiled(model.stage, optimizer)
+
+    width = model.stage.tokenizer_config.encoder.width
+    head = {"kernel": jnp.zeros((width, classes)), "bias": jnp.zeros(classes)}
+    params = {"encoder": jax.tree.map(jnp.copy, model.weights.extra["tokenizer"]), "head": head}
+    moments = jax.jit(optimizer.init)(params)
+    steps = streams.Steps({"rows": (rows, batch)}, each * epochs, jax.process_index(), jax.process_count())
+    best, found = -1.0, np.full((len(windows), classes), 1 / classes)
+    for count, data in enumerate(streams.iterate(steps, 0, THREADS), start=1):
+        params, moments = step(params, moments, put_batch(model.mesh, data["rows"]))
+        if count % each:
+            continue
+        scored = _predict(predict, model, params, validation, rows.size, classes)
+        accuracy = measure(validation.labels, scored, training.task.labels)["balanced_accuracy"]
+        if accuracy > best:
+            best, found = accuracy, _predict(predict, model, params, windows, rows.size, classes)
+    return found
+
+
+def _predict(predict, model, params, windows, size, classes):
+    rows = _Rows(windows, size, None)
+    found, row = np.zeros((len(windows), classes)), 0
+    model = model._replace(weights=params)
+    for lines in over_rows(predict, model, rows, rows.filled([]), size):
+        for line in lines[: len(rows) - row]:
+            numbers = rows.plan.row(row)[1]
+            found[numbers] = line[: len(numbers)]
+            row += 1
+    return found
+
+
+class _Rows:
+    """Rows of EEG [E] with ``labels`` [S] of their windows, in the order of the segments."""
+
+    def __init__(self, windows: Windows, size: int, seed: int | None):
+        self._windows, self.size = windows, size
+        tokens = windows.channels * windows.task.seconds
+        self._slots = int(size // tokens.min())
+        self.plan = RowPlan(np.stack([tokens, np.ones_like(tokens)], axis=1), (size, self._slots), seed)
+        self.windows_each = len(windows) / len(self.plan)
+
+    def __len__(self):
+        return len(self.plan)
+
+    def __getitem__(self, index):
+        return self.filled(self.plan.row(index)[1])
+
+    def filled(self, numbers):
+        row, place = empty_row(self.size), 0
+        labels = np.full(self._slots, NO_LABEL, np.int32)
+        for segment, number in enumerate(numbers, start=1):
+            record, begin = self._windows[number], centre(self._windows.task, self._windows.samples[number])
+            samples = record.samples[:, begin : begin + self._windows.task.seconds * RATE]
+            place = fill_row(row, place, segment, samples / MICROVOLTS, record.electrodes)
+            labels[segment - 1] = self._windows.labels[number]
+        return row | {"labels": labels}
+
+
+def _largest(*parts):
+    """Tokens of a row: about as many as training rows have, and enough for any window."""
+    return max(512, *(int(w.channels.max()) * w.task.seconds for w in parts))
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled(stage, optimizer):
+    def logits(params, rows):
+        ids = rows["channel"], rows["second"], rows["segment"]
+        encoder = Tokenizer(stage.tokenizer_config)
+        features = encoder.apply({"params": params["encoder"]}, rows["patches"], *ids, method="encode").features
+        slots = jnp.arange(1, rows["labels"].shape[1] + 1)
+        member = (rows["segment"][:, None, :] == slots[:, None]).astype(jnp.float32)  # [B, S, E]
+        mean = (member @ features.astype(jnp.float32)) / jnp.maximum(member.sum(-1, keepdims=True), 1)
+        mean = (mean - mean.mean(-1, keepdims=True)) * jax.lax.rsqrt(mean.var(-1, keepdims=True) + 1e-5)
+        return mean @ params["head"]["kernel"] + params["head"]["bias"]  # [B, S, K]
+
+    def loss(params, rows):
+        labels = rows["labels"]
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits(params, rows), jnp.maximum(labels, 0))
+        valid = labels != NO_LABEL
+        return jnp.where(valid, losses, 0).sum() / jnp.maximum(valid.sum(), 1)
+
+    def step(params, moments, rows):
+        updates, moments = optimizer.update(jax.grad(loss)(params, rows), moments, params)
+        return optax.apply_updates(params, updates), moments
+
+    return jax.jit(step), jax.jit(lambda params, rows: jax.nn.softmax(logits(params, rows)))

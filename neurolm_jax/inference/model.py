@@ -1,0 +1,82 @@
+"""A trained model on all devices, and how it goes over any number of rows."""
+
+import math
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from neurolm_jax.data import streams
+from neurolm_jax.errors import UserError
+from neurolm_jax.stages.instruct import InstructStage
+from neurolm_jax.stages.restore import restore_stage
+from neurolm_jax.training.mesh import batch_parts, make_mesh, put_batch
+
+TOKENS = 16_384  # in a batch
+THREADS = 4
+
+
+class Trained(NamedTuple):
+    """An instruct stage with its weights, placed on a mesh."""
+
+    stage: InstructStage
+    weights: Any
+    mesh: Mesh
+
+
+def load_trained(workdir: str | pathlib.Path) -> Trained:
+    """The newest checkpoint of an instruct stage, on all devices.
+
+    Raises:
+      UserError: there is none, or it is of another stage.
+    """
+    mesh = make_mesh()
+    stage, weights = restore_stage(workdir, mesh)
+    if stage.config.stage != "instruct":
+        raise UserError(f"{workdir}: a checkpoint of stage {stage.config.stage}; only instruct answers questions")
+    return Trained(stage, weights, mesh)
+
+
+def over_rows(function: Callable, model: Trained, rows, empty: dict, length: int) -> Iterator[Any]:
+    """``function(weights, batch)`` over rows of ``length`` tokens; yields its results as arrays [b, ...] in the order
+    of the rows, the last batch filled up by ``empty`` rows.
+
+    Every process reads its own part of each batch, and has all results.
+    """
+    parts = batch_parts(model.mesh)
+    batch = _batch(len(rows), length, parts)
+    processes = jax.process_index(), jax.process_count()
+    steps = streams.Steps({"rows": (_Padded(rows, empty), batch)}, math.ceil(len(rows) / batch), *processes)
+    read = streams.iterate(steps, 0, THREADS)
+    placed = (put_batch(model.mesh, step["rows"]) for step in read)
+    for found in (function(model.weights, rows) for rows in streams.prefetch(placed)):
+        yield jax.tree.map(_everywhere, found)
+
+
+def _batch(count, length, parts):
+    """Rows in a batch. Few sizes are in use, so that compiled programs serve many tasks."""
+    most = max(1, TOKENS // length)
+    wanted = min(most, 2 ** math.ceil(math.log2(max(count, 1))))
+    return math.ceil(wanted / parts) * parts
+
+
+class _Padded:
+    def __init__(self, rows, empty):
+        self._rows, self._empty = rows, empty
+
+    def __len__(self):
+        return len(self._rows)
+
+    def __getitem__(self, index):
+        return self._rows[index] if index < len(self._rows) else self._empty
+
+
+def _everywhere(x):
+    if jax.process_count() == 1:
+        return np.asarray(x)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))

@@ -1,0 +1,84 @@
+"""Rows of open questions, read once; what is said after each is a branch that grows from its end.
+
+A row is packed as in training, but every question ends before its last token. A branch starts with that token, so that
+all that is predicted after a question is predicted from branches: an allowed answer each when answers are scored, the
+words so far when text is generated.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from neurolm_jax.data.dialogues import NO_TARGET, Dialogue, RowSize, fill_dialogues
+from neurolm_jax.data.packing import RowPlan
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """samples [C, S * 200] microvolts; prompt: [SEP] and question; answers: allowed ones, () where any text will do."""
+
+    samples: np.ndarray
+    electrodes: tuple[int, ...]
+    prompt: list[int]
+    answers: tuple[list[int], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Of a question, before its samples are read: EEG tokens, prompt tokens, and tokens of each answer.
+
+    A question without answers has one branch of a single token.
+    """
+
+    eeg: int
+    prompt: int
+    answers: tuple[int, ...] = (1,)
+
+
+class QuestionRows:
+    """Rows [i] of questions that ``make`` makes by their number.
+
+    Args:
+      size: of a row; a question larger than it gets rows of its own size.
+    """
+
+    def __init__(self, sizes: Sequence[Size], make: Callable[[int], Question], size: RowSize):
+        needs = np.array([(s.eeg, s.eeg + s.prompt - 1, sum(s.answers), 1) for s in sizes])
+        self.size = RowSize(*np.maximum(dataclasses.astuple(size), needs.max(axis=0)).tolist()[:3], size.samples)
+        self._plan, self._make = RowPlan(needs, dataclasses.astuple(self.size), None), make
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def __getitem__(self, index: int) -> dict:
+        return fill_questions([self._make(i) for i in self.questions(index)], self.size)
+
+    def questions(self, index: int) -> list[int]:
+        """Numbers of the questions in a row."""
+        return self._plan.row(index)[1]
+
+
+def fill_questions(questions: Sequence[Question], size: RowSize) -> dict:
+    """One row: ``eeg`` and ``mixed`` as of ``fill_dialogues``, and ``branches``, int32 [Q] each, Q = size.answers.
+
+    tokens, position; branch: number of the branch, 0 for padding; first, stop: the places in the row that it goes on
+    from; target: the token to predict, -1 for none.
+    """
+    row = fill_dialogues([Dialogue(q.samples, q.electrodes, q.prompt[:-1], []) for q in questions], size)
+    branches = {key: np.zeros(size.answers, np.int32) for key in ("tokens", "position", "branch", "first", "stop")}
+    branches["target"] = np.full(size.answers, NO_TARGET, np.int32)
+    place = number = stop = 0
+    for question in questions:
+        first, stop = stop, stop + question.samples.size // 200 + len(question.prompt) - 1
+        for answer in question.answers or ([],):
+            said = question.prompt[-1:] + answer[:-1]
+            here = slice(place, place + len(said))
+            place, number = here.stop, number + 1
+            branches["tokens"][here] = said
+            branches["target"][here] = answer or NO_TARGET
+            branches["position"][here] = row["mixed"]["position"][stop - 1] + 1 + np.arange(len(said))
+            branches["branch"][here] = number
+            branches["first"][here], branches["stop"][here] = first, stop
+    row["mixed"] = {key: row["mixed"][key] for key in ("eeg_index", "tokens", "position", "second", "segment")}
+    return row | {"branches": branches}
