@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from neurolm_jax import bench
+from neurolm_jax.benchmarks.rows import bench_data
 
 
 def test_plan(tmp_path, monkeypatch, capsys):
@@ -18,7 +19,7 @@ def test_plan(tmp_path, monkeypatch, capsys):
 
 
 def test_data():
-    found = bench.bench_data(0.2)
+    found = bench_data(0.2)
     assert found["valid tokens in a row"] > 0.9
     row_bytes = found["MB/second/core"] / found["rows/second/core"] * 1e6
     assert row_bytes == pytest.approx(1024 * (400 + 4 + 3 * 4))  # int16 patches, scale, three ids

@@ -20,6 +20,7 @@ from neurolm_jax.inference import baselines
 from neurolm_jax.inference.features import encode_windows
 from neurolm_jax.inference.generation import generate, read_answer, text_of
 from neurolm_jax.inference.model import Trained
+from neurolm_jax.inference.questions import row_size
 from neurolm_jax.inference.scoring import answer_probabilities, answer_scores, question, question_size
 from neurolm_jax.inference.windows import Windows, centre, crops, read_windows
 from neurolm_jax.models.attention import staircase
@@ -90,6 +91,16 @@ def _alone(stage, weights, eeg, eeg_index, text, position):
     return hidden[0] @ weights.params["language"]["output"].T
 
 
+def test_small_windows_share_rows_of_the_size_that_the_largest_want(model, windows):
+    sizes = [question_size(w.task, prompts.prompt(w.task), int(c)) for w in windows for c in set(w.channels.tolist())]
+    size = row_size(model.stage, sizes[:1], sizes)
+    assert size == row_size(model.stage, sizes[-1:], sizes)
+    found, own = questions_of(windows[1])
+    alone = answer_scores(model, own, lambda i: found[i])
+    shared = answer_scores(model, own, lambda i: found[i], among=sizes)
+    np.testing.assert_allclose(alone, shared, rtol=1e-4)
+
+
 def score_alone(model, q, answer):
     logits = logits_alone(model, q, q.prompt + answer).astype(np.float64)[-len(answer) - 1 : -1]
     return sum(line[token] - logsumexp(line) for line, token in zip(logits, answer))
@@ -129,6 +140,7 @@ def test_probabilities_average_the_crops(model, windows):
 
 def test_generation_equals_the_model_without_cache_position_by_position(model, windows):
     pairs = [pair for w in windows for pair in zip(*questions_of(few(w, range(2))))]
+    pairs = [(dataclasses.replace(q, answers=()), dataclasses.replace(size, answers=(1,))) for q, size in pairs]
     got = generate(model, [size for _, size in pairs], lambda i: pairs[i][0], tokens=4)
     said = set()
     for (q, _), text in zip(pairs, got):

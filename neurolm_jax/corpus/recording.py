@@ -7,11 +7,11 @@ import numpy as np
 
 from neurolm_jax.corpus.sources import Source
 from neurolm_jax.eeg import quality
-from neurolm_jax.eeg.electrodes import VOCABULARY, parse_channel
+from neurolm_jax.eeg.electrodes import parse_channel
 from neurolm_jax.eeg.filtering import Filter
 from neurolm_jax.eeg.identity import ContentHash
 from neurolm_jax.eeg.mains import detect_mains
-from neurolm_jax.eeg.preprocessing import RATE, Preprocessing
+from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, choose_channels
 from neurolm_jax.eeg.records import Record
 
 STRETCH = 256  # seconds that are filtered at a time
@@ -84,7 +84,7 @@ def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: 
     picks, electrodes = _choose(raw, source, outcome)
     middle = max(0, (length - round(LOOK * rate)) // 2)
     sample = _samples(raw, picks, middle, min(length, middle + round(LOOK * rate)))
-    if fault := quality.unit_fault(_deviations(sample, rate)):
+    if fault := quality.unit_fault(quality.deviations(sample, rate)):
         raise Unusable(fault)
     for copy, (original, lag) in sorted(quality.copies(sample).items(), reverse=True):
         how = "exactly" if lag == 0 else f"shifted by {abs(lag)} samples"
@@ -140,24 +140,12 @@ def _stretches(raw, picks, whole, digest):
 
 def _choose(raw, source, outcome):
     """Places in ``raw`` and ids of the channels to use, names into ``outcome``."""
-    picks, electrodes = [], []
-    told, kinds = dict(source.left_out), raw.get_channel_types()
-    for place, (name, kind) in enumerate(zip(raw.ch_names, kinds)):
-        channel = parse_channel(name)
-        if name in told:
-            outcome.left_out[name] = told[name]
-        elif name in raw.info["bads"]:
-            outcome.left_out[name] = "marked bad"
-        elif channel is None or kind not in ("eeg", "misc"):
-            outcome.left_out[name] = "no electrode of the vocabulary" if channel is None else f"of type {kind}"
-        elif channel.electrode in electrodes:
-            twin = outcome.channels[electrodes.index(channel.electrode)]
-            outcome.left_out[name] = f"a second channel at {VOCABULARY[channel.electrode]}, after {twin}"
-        else:
-            picks.append(place)
-            electrodes.append(channel.electrode)
-            outcome.channels.append(name)
-            outcome.reference = outcome.reference or channel.reference
+    chosen, left_out = choose_channels(raw, dict(source.left_out))
+    outcome.left_out |= left_out
+    outcome.channels += chosen
+    references = (parse_channel(name).reference for name in chosen)
+    outcome.reference = outcome.reference or next(filter(None, references), None)
+    picks, electrodes = [raw.ch_names.index(name) for name in chosen], list(chosen.values())
     if not picks:
         names = ", ".join(raw.ch_names[:8])
         raise Unusable(f"none of its {len(raw.ch_names)} channels is an electrode of the vocabulary ({names} ...)")
@@ -171,15 +159,6 @@ def _samples(raw, picks, first, last):
         raise Unusable(f"samples {first} to {last} are not there; its header promises more than the file holds")
     x *= 1e6
     return x
-
-
-def _deviations(x, rate):
-    """Median over seconds of each channel's standard deviation within the second: slow drifts do not count."""
-    window = int(rate)
-    parts = x[:, : x.shape[1] // window * window].reshape(len(x), -1, window)
-    deviations = parts.std(axis=-1)
-    finite = np.where(np.isfinite(deviations), deviations, 0)
-    return np.median(finite, axis=1)
 
 
 def _mains(raw, source, settings, sample, rate, outcome):

@@ -1,11 +1,11 @@
 """From an MNE recording to microvolts at 200 Hz (paper, section 3.1)."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from neurolm_jax.eeg.electrodes import electrode_id
+from neurolm_jax.eeg.electrodes import VOCABULARY, electrode_id
 from neurolm_jax.errors import UserError
 
 RATE = 200  # Hz
@@ -73,3 +73,27 @@ def known_channels(raw, channels: Sequence[str] = ()) -> dict[str, int]:
     wanted = {electrode_id(name) for name in channels}
     places = {name: electrode_id(name) for name in raw.ch_names}
     return {name: place for name, place in places.items() if place is not None and (not wanted or place in wanted)}
+
+
+def choose_channels(raw, told: Mapping[str, str] = {}) -> tuple[dict[str, int], dict[str, str]]:  # noqa: B006
+    """Of any recording: electrode id by name of the channels to use, and the reason by name of those left out.
+
+    Args:
+      told: names that are left out for reasons known already.
+    """
+    chosen: dict[str, int] = {}
+    left_out: dict[str, str] = {}
+    for name, kind in zip(raw.ch_names, raw.get_channel_types()):
+        electrode = electrode_id(name)
+        if name in told:
+            left_out[name] = told[name]
+        elif name in raw.info["bads"]:
+            left_out[name] = "marked bad"
+        elif electrode is None or kind not in ("eeg", "misc"):
+            left_out[name] = "no electrode of the vocabulary" if electrode is None else f"of type {kind}"
+        elif electrode in chosen.values():
+            twin = next(other for other, place in chosen.items() if place == electrode)
+            left_out[name] = f"a second channel at {VOCABULARY[electrode]}, after {twin}"
+        else:
+            chosen[name] = electrode
+    return chosen, left_out

@@ -101,6 +101,15 @@ def copies(x: np.ndarray) -> dict[int, tuple[int, int]]:
     return found
 
 
+def deviations(x: np.ndarray, rate: float) -> np.ndarray:
+    """Median over seconds of each channel's standard deviation within the second, of x [C, N]: slow drifts do not
+    count."""
+    window = int(rate)
+    parts = x[:, : x.shape[1] // window * window].reshape(len(x), -1, window)
+    found = parts.std(axis=-1)
+    return np.median(np.where(np.isfinite(found), found, 0), axis=1)
+
+
 def unit_fault(deviations: np.ndarray) -> str | None:
     """What is wrong with channels' standard deviations [C] in microvolts, in words; None if they can be EEG's."""
     positive = deviations[deviations > 0]

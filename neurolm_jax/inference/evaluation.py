@@ -23,7 +23,7 @@ from neurolm_jax.inference.measures import (
     with_temperature,
 )
 from neurolm_jax.inference.model import Trained, load_trained
-from neurolm_jax.inference.scoring import answer_probabilities
+from neurolm_jax.inference.scoring import answer_probabilities, question_size
 from neurolm_jax.inference.windows import Windows, read_windows
 from neurolm_jax.models.quantizer import used_and_perplexity
 from neurolm_jax.stages import corpora
@@ -59,13 +59,15 @@ def evaluate(
         config.data.tasks = tuple(names)
     use_compilation_cache(config)
     parts = read_windows(corpora.tasks(config, options.split))
+    # One size of row for all tasks, so that one compiled program serves them.
+    among = [size for windows in parts.values() for size in _sizes(windows)]
     found, counts = {}, np.zeros(config.tokenizer.codes, int)
     with tqdm(parts.items(), desc="evaluate", unit=" tasks", dynamic_ncols=True, disable=None) as bar:
         for name, windows in bar:
             bar.set_postfix_str(name)
             if not len(windows):
                 raise UserError(f"{name}: no window in its {options.split} part")
-            found[name], codes = _evaluate_task(model, windows, options)
+            found[name], codes = _evaluate_task(model, windows, options, among)
             counts += codes
     # A converted NeuroLM checkpoint may come without its tokenizer's codebook.
     has_codebook = bool(model.weights.extra["state"].codebook.initialised)
@@ -78,27 +80,32 @@ def evaluate(
     }
 
 
-def _evaluate_task(model, windows, options):
+def _evaluate_task(model, windows, options, among):
     task = windows.task
-    probabilities = answer_probabilities(model, windows)
+    probabilities = answer_probabilities(model, windows, among=among)
     found = _measure(windows, probabilities)
     found |= {"classes": task.labels, "scored": task.scored, "groups": len(set(windows.groups.tolist()))}
     found["published"] = {name: dict(figures) for name, figures in task.published.items()}
-    found["calibration"] = _calibrate(model, windows, probabilities, options)
-    features, codes = encode_windows(model, windows)
+    found["calibration"] = _calibrate(model, windows, probabilities, options, among)
+    features, codes = encode_windows(model, windows, among)
     if options.varied:
-        found["prompts"] = _ask_otherwise(model, windows, probabilities)
+        found["prompts"] = _ask_otherwise(model, windows, probabilities, among)
     if not options.quick:
-        words = measure_words(windows.labels, generate_answers(model, windows), len(task.answers))
+        words = measure_words(windows.labels, generate_answers(model, windows, among), len(task.answers))
         found |= {"unreadable": words["unreadable"], "generation": words}
         training = _windows(model, task, *model.stage.config.data.splits).at_most(baselines.MOST)
-        trained, _ = encode_windows(model, training)
+        trained, _ = encode_windows(model, training, among)
         found["baselines"] = {} if jax.process_index() else _baselines(training, trained, windows, features)
     if options.finetune:
         training, validation = (_windows(model, task, split) for split in ("train", "validation"))
         tuned = finetune(model, training, validation, windows, options.finetune)
         found.setdefault("baselines", {})["fine-tuned encoder"] = _measure(windows, tuned)
     return found, codes
+
+
+def _sizes(windows):
+    task = windows.task
+    return {question_size(task, prompts.prompt(task), int(channels)) for channels in set(windows.channels.tolist())}
 
 
 def _windows(model: Trained, task: Task, *splits: str) -> Windows:
@@ -113,7 +120,7 @@ def _measure(windows, probabilities):
     return measure(windows.labels, probabilities, task.labels, windows.groups, positive)
 
 
-def _calibrate(model, windows, probabilities, options):
+def _calibrate(model, windows, probabilities, options, among):
     """The temperature that suits the validation part, and the calibration error with it; None where there is no such
     part, or the model has learnt from it."""
     if options.split != "test" or "validation" in model.stage.config.data.splits:
@@ -121,16 +128,16 @@ def _calibrate(model, windows, probabilities, options):
     validation = _windows(model, windows.task, "validation").at_most(CALIBRATION)
     if not len(validation):
         return None
-    temperature = fit_temperature(validation.labels, answer_probabilities(model, validation))
+    temperature = fit_temperature(validation.labels, answer_probabilities(model, validation, among=among))
     softened = with_temperature(probabilities, temperature)
     return {"temperature": temperature, "calibration_error": calibration_error(windows.labels, softened)}
 
 
-def _ask_otherwise(model, windows, own):
+def _ask_otherwise(model, windows, own, among):
     """How answers hold when the same is asked otherwise: figures by question, and the share of windows that get the
     same answer each time."""
     asked = prompts.variants(windows.task)
-    found = [own] + [answer_probabilities(model, windows, prompt) for prompt in asked[1:]]
+    found = [own] + [answer_probabilities(model, windows, prompt, among) for prompt in asked[1:]]
     answers = np.stack([p.argmax(axis=1) for p in found])
     accuracy = [_measure(windows, p)["balanced_accuracy"] for p in found]
     return {

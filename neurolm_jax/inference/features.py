@@ -1,19 +1,20 @@
 """The frozen encoder's view of a task's windows: features for a linear probe, and how often each code occurs."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from neurolm_jax.eeg.preprocessing import RATE
 from neurolm_jax.inference.model import Trained, over_rows
-from neurolm_jax.inference.questions import Question, QuestionRows, Size, fill_questions
+from neurolm_jax.inference.questions import Question, QuestionRows, Size, fill_questions, row_size
 from neurolm_jax.inference.windows import Windows, centre
 
 LARGEST = 4096  # numbers of a window that a probe reads one by one
 
 
-def encode_windows(model: Trained, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+def encode_windows(model: Trained, windows: Windows, among: Sequence[Size] = ()) -> tuple[np.ndarray, np.ndarray]:
     """Features of every window's middle crop, and how often each code occurs in them, [K].
 
     Features [N, F]: all of a window's S * C * W where those are few and all windows alike, otherwise mean and deviation
@@ -27,7 +28,8 @@ def encode_windows(model: Trained, windows: Windows) -> tuple[np.ndarray, np.nda
         return Question(record.samples[:, begin : begin + task.seconds * RATE], record.electrodes, [0])
 
     sizes = [Size(int(channels) * task.seconds, 1) for channels in windows.channels]
-    rows = QuestionRows(sizes, make, model.stage.row_size(1))
+    among = [Size(size.eeg, 1) for size in among]
+    rows = QuestionRows(sizes, make, row_size(model.stage, sizes, among))
     found: list = [None] * len(windows)
     counts, row = np.zeros(model.stage.tokenizer_config.codes, int), 0
     for features, codes in over_rows(_compiled(model.stage), model, rows, fill_questions([], rows.size), rows.size.eeg):

@@ -1,47 +1,50 @@
 """Answers in words, token by token: EEG and question are read once, then one token a question and step."""
 
+import dataclasses
 import functools
-import os
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
 from neurolm_jax.data import vocabulary
-from neurolm_jax.data.dialogues import answer_tokens, prompt_tokens
-from neurolm_jax.eeg.preprocessing import RATE
+from neurolm_jax.data.dialogues import prompt_tokens
 from neurolm_jax.eeg.tasks import prompts
 from neurolm_jax.eeg.tasks.prompts import Prompt
 from neurolm_jax.inference.model import Trained, over_rows
-from neurolm_jax.inference.questions import Question, QuestionRows, Size, fill_questions
-from neurolm_jax.inference.scoring import seen
+from neurolm_jax.inference.questions import Question, QuestionRows, Size, fill_questions, row_size
+from neurolm_jax.inference.scoring import asked, question, seen
 from neurolm_jax.inference.windows import Windows, centre
 
-SHARE = 32  # tokens in a row for each question that it has room for
 
-
-def generate_answers(model: Trained, windows: Windows) -> list[int | None]:
+def generate_answers(model: Trained, windows: Windows, among: Sequence[Size] = ()) -> list[int | None]:
     """The class that the model names in words for each window's middle crop, None where it names none.
 
-    What all answers of a task begin with, such as the bracket before a letter, is given to the model.
+    What all answers of a task begin with is given to the model, as in scoring.
     """
     task, prompt = windows.task, prompts.prompt(windows.task)
-    answers = list(map(answer_tokens, prompt.answers))
-    given = os.path.commonprefix(answers)
-    begun = prompt_tokens(prompt.question) + given
+    tokens, answers = asked(prompt)
+    given = vocabulary.decode(tokens[len(prompt_tokens(prompt.question)) :])
 
     def make(number):
-        record, begin = windows[number], centre(task, windows.samples[number])
-        return Question(record.samples[:, begin : begin + task.seconds * RATE], record.electrodes, begun)
+        found = question(task, prompt, windows[number], centre(task, windows.samples[number]))
+        return dataclasses.replace(found, answers=())
 
-    sizes = [Size(int(channels) * task.seconds, len(begun)) for channels in windows.channels]
-    texts = generate(model, sizes, make, max(map(len, answers)) - len(given))
-    return [read_answer(prompt, vocabulary.decode(given) + text) for text in texts]
+    sizes = [Size(int(channels) * task.seconds, len(tokens)) for channels in windows.channels]
+    texts = generate(model, sizes, make, max(map(len, answers)), among)
+    return [read_answer(prompt, given + text) for text in texts]
 
 
-def generate(model: Trained, sizes: Sequence[Size], make: Callable[[int], Question], tokens: int) -> list[str]:
+def generate(
+    model: Trained,
+    sizes: Sequence[Size],
+    make: Callable[[int], Question],
+    tokens: int,
+    among: Sequence[Size] = (),
+) -> list[str]:
     """Greedy continuation of each question by ``tokens`` tokens at most, cut at the end of text."""
-    rows = QuestionRows(sizes, make, model.stage.row_size(max(1, model.stage.config.row_length // SHARE)))
+    among = [dataclasses.replace(size, answers=(1,)) for size in among]
+    rows = QuestionRows(sizes, make, row_size(model.stage, sizes, among))
     found: list = [""] * len(sizes)
     row = 0
     greedy = _compiled(model.stage, tokens)

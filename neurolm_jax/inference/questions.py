@@ -12,6 +12,9 @@ import numpy as np
 
 from neurolm_jax.data.dialogues import NO_TARGET, Dialogue, RowSize, fill_dialogues
 from neurolm_jax.data.packing import RowPlan
+from neurolm_jax.stages.instruct import InstructStage
+
+ROOM = 2  # of the largest question's needs, in a row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,17 +39,25 @@ class Size:
     answers: tuple[int, ...] = (1,)
 
 
-class QuestionRows:
-    """Rows [i] of questions that ``make`` makes by their number.
+def row_size(stage: InstructStage, sizes: Sequence[Size], among: Sequence[Size] = ()) -> RowSize:
+    """A row for questions of these sizes: no longer than ``ROOM`` of the largest need, as attention grows with the
+    square of a row.
 
-    Args:
-      size: of a row; a question larger than it gets rows of its own size.
+    ``among``: sizes of other questions that the same compiled program is to serve.
     """
+    largest = np.max([_needs(s) for s in {*sizes, *among}], axis=0) * ROOM
+    if stage.alone:
+        largest = np.maximum(largest // ROOM, [stage.config.eeg_length, stage.config.row_length, 1, 1])
+        largest[3] = 1
+    return RowSize(*largest.tolist())
+
+
+class QuestionRows:
+    """Rows [i], of a size, of questions that ``make`` makes by their number."""
 
     def __init__(self, sizes: Sequence[Size], make: Callable[[int], Question], size: RowSize):
-        needs = np.array([(s.eeg, s.eeg + s.prompt - 1, sum(s.answers), 1) for s in sizes])
-        self.size = RowSize(*np.maximum(dataclasses.astuple(size), needs.max(axis=0)).tolist()[:3], size.samples)
-        self._plan, self._make = RowPlan(needs, dataclasses.astuple(self.size), None), make
+        self.size, self._make = size, make
+        self._plan = RowPlan(np.array([_needs(s) for s in sizes]), dataclasses.astuple(size), None)
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -82,3 +93,7 @@ def fill_questions(questions: Sequence[Question], size: RowSize) -> dict:
             branches["first"][here], branches["stop"][here] = first, stop
     row["mixed"] = {key: row["mixed"][key] for key in ("eeg_index", "tokens", "position", "second", "segment")}
     return row | {"branches": branches}
+
+
+def _needs(size: Size) -> tuple[int, int, int, int]:
+    return size.eeg, size.eeg + size.prompt - 1, sum(size.answers), 1

@@ -1,6 +1,7 @@
 """A probability for every allowed answer: one pass over EEG and question, from which all answers go on."""
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 
 import jax
@@ -13,51 +14,81 @@ from neurolm_jax.eeg.records import Record
 from neurolm_jax.eeg.tasks import Task, prompts
 from neurolm_jax.eeg.tasks.prompts import Prompt
 from neurolm_jax.inference.model import Trained, over_rows
-from neurolm_jax.inference.questions import Question, QuestionRows, Size, fill_questions
+from neurolm_jax.inference.questions import Question, QuestionRows, Size, fill_questions, row_size
 from neurolm_jax.inference.windows import Windows, crops
 from neurolm_jax.models.losses import target_log_probabilities
 
 
-def answer_probabilities(model: Trained, windows: Windows, prompt: Prompt | None = None) -> np.ndarray:
+def answer_probabilities(
+    model: Trained, windows: Windows, prompt: Prompt | None = None, among: Sequence[Size] = ()
+) -> np.ndarray:
     """Probability of each of the task's answers: [N, answers], rows sum to 1.
 
     An answer's probability is that of all its tokens, the end of text included, normalised over the allowed answers
-    and averaged over the window's crops. ``prompt``: the task's own if None.
+    and averaged over the window's crops.
+
+    Args:
+      prompt: the task's own if None.
+      among: see ``questions.row_size``.
     """
-    task = windows.task
-    prompt = prompt or prompts.prompt(task)
-    places = [(i, int(begin)) for i in range(len(windows)) for begin in crops(task, windows.samples[i])]
-    sizes = [question_size(task, prompt, int(windows.channels[i])) for i, _ in places]
+    prompt = prompt or prompts.prompt(windows.task)
+    shapes = windows.channels, windows.samples
+    return probabilities_of(model, windows.task, prompt, *shapes, windows.__getitem__, among)
+
+
+def probabilities_of(
+    model: Trained,
+    task: Task,
+    prompt: Prompt,
+    channels: Sequence[int],
+    samples: Sequence[int],
+    record: Callable[[int], Record],
+    among: Sequence[Size] = (),
+) -> np.ndarray:
+    """The same for windows of so many channels and samples each, which ``record`` gives by their number."""
+    places = [(i, int(begin)) for i, count in enumerate(samples) for begin in crops(task, int(count))]
+    sizes = [question_size(task, prompt, int(channels[i])) for i, _ in places]
 
     def make(number):
         i, begin = places[number]
-        return question(task, prompt, windows[i], begin)
+        return question(task, prompt, record(i), begin)
 
-    scores = np.array(answer_scores(model, sizes, make))  # [crops, answers]
+    scores = np.array(answer_scores(model, sizes, make, among))  # [crops, answers]
     scores = np.exp(scores - scores.max(axis=1, keepdims=True))
     scores /= scores.sum(axis=1, keepdims=True)
-    total = np.zeros((len(windows), scores.shape[1]))
+    total = np.zeros((len(samples), scores.shape[1]))
     np.add.at(total, [i for i, _ in places], scores)
     return total / total.sum(axis=1, keepdims=True)
 
 
 def question(task: Task, prompt: Prompt, record: Record, begin: int) -> Question:
-    """A task's question about a window's crop from sample ``begin`` on."""
+    """A task's question about a window's crop from sample ``begin`` on.
+
+    What all answers begin with, such as the bracket before a letter, is a part of the question.
+    """
     samples = record.samples[:, begin : begin + task.seconds * RATE]
-    answers = tuple(map(answer_tokens, prompt.answers))
-    return Question(samples, record.electrodes, prompt_tokens(prompt.question), answers)
+    return Question(samples, record.electrodes, *asked(prompt))
 
 
 def question_size(task: Task, prompt: Prompt, channels: int) -> Size:
     """Of such a question about so many channels."""
-    answers = tuple(len(answer_tokens(answer)) for answer in prompt.answers)
-    return Size(channels * task.seconds, len(prompt_tokens(prompt.question)), answers)
+    tokens, answers = asked(prompt)
+    return Size(channels * task.seconds, len(tokens), tuple(map(len, answers)))
 
 
-def answer_scores(model: Trained, sizes: Sequence[Size], make: Callable[[int], Question]) -> list[list[float]]:
-    """Log probability of every allowed answer of each question; questions are packed as in training."""
-    row_length = model.stage.config.row_length
-    rows = QuestionRows(sizes, make, model.stage.row_size(row_length // 4))
+@functools.lru_cache(maxsize=1024)
+def asked(prompt: Prompt) -> tuple[list[int], tuple[list[int], ...]]:
+    """Tokens of the question, with what all answers begin with; and what is left of each answer."""
+    answers = [answer_tokens(answer) for answer in prompt.answers]
+    given = os.path.commonprefix(answers)
+    return prompt_tokens(prompt.question) + given, tuple(answer[len(given) :] for answer in answers)
+
+
+def answer_scores(
+    model: Trained, sizes: Sequence[Size], make: Callable[[int], Question], among: Sequence[Size] = ()
+) -> list[list[float]]:
+    """Log probability of every allowed answer of each question; questions are packed."""
+    rows = QuestionRows(sizes, make, row_size(model.stage, sizes, among))
     found: list = [None] * len(sizes)
     row = 0
     for scores in over_rows(_compiled(model.stage), model, rows, fill_questions([], rows.size), rows.size.tokens):

@@ -94,10 +94,14 @@ class InstructStage(NeuroLMStage):
         places = eeg["channel"], eeg["second"], mixed["eeg_index"], mixed["tokens"], mixed["position"]
         return features, *places, intervals
 
+    @property
+    def alone(self) -> bool:
+        """Whether a sample must have a row to itself, since the encoder's norm runs over the row."""
+        return self.tokenizer_config.encoder.patch_norm == "row"
+
     def row_size(self, answers: int) -> RowSize:
         """What a row of dialogues holds, with as many answer tokens."""
-        alone = self.tokenizer_config.encoder.patch_norm == "row"
-        return RowSize(self.config.eeg_length, self.config.row_length, answers, *([1] if alone else []))
+        return RowSize(self.config.eeg_length, self.config.row_length, answers, *([1] if self.alone else []))
 
     def sources(self, train):
         c = self.config

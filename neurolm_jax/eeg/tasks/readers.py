@@ -83,7 +83,8 @@ def labels_beside(file: pathlib.Path, name: str) -> pathlib.Path:
 def tiled(duration: float, seconds: float, label: str, begin: float = 0.0, step: float | None = None) -> list[Window]:
     """Windows of so many seconds one after the other, or every ``step``, that lie wholly before ``duration``."""
     step = step or seconds
-    count = int((duration - begin - seconds) // step) + 1 if duration - begin >= seconds else 0
+    spare = duration - begin - seconds + 1e-6  # sums of fractions of a second
+    count = int(spare // step) + 1 if spare >= 0 else 0
     return [Window(begin + i * step, seconds, label) for i in range(count)]
 
 

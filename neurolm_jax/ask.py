@@ -1,0 +1,70 @@
+"""Ask a trained model about a recording.
+
+  python -m neurolm_jax.ask RECORDING --checkpoint W --question "Is this EEG segment abnormal?"
+                            [--every S] [--window S] [--mains 50|60] [--json] [--plot FILE] [--annotations FILE]
+
+RECORDING is any file that MNE reads, with one known electrode or more. The question, or the name, of a task that W was
+trained on has its allowed answers scored, window by window and for the whole recording; any other question is answered
+in free text. --plot draws probability over time above the trace (.png, .pdf, .svg); --annotations writes the answers
+for MNE (.txt, -annot.fif) or for EDFbrowser and other viewers (.edf, an EDF+ file of annotations).
+Without --question it lists what W was taught. No medical device: for research, not for diagnosis or treatment.
+"""
+
+import json
+import pathlib
+
+from neurolm_jax.command import argument_parser, run
+from neurolm_jax.errors import UserError
+
+
+def main() -> None:
+    parser = argument_parser("ask", __doc__)
+    parser.add_argument("recording", type=pathlib.Path, nargs="?")
+    parser.add_argument("--checkpoint", type=pathlib.Path, required=True, help="workdir of an instruct stage")
+    parser.add_argument("--question", help="in words, or the name of a task")
+    parser.add_argument("--every", type=float, metavar="S", help="seconds from window to window; default: no overlap")
+    parser.add_argument("--window", type=int, metavar="S", help="seconds of a window, for a question of your own")
+    parser.add_argument("--mains", type=float, choices=(50, 60), help="Hz; by default of the header or the spectrum")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--plot", type=pathlib.Path, metavar="FILE")
+    parser.add_argument("--annotations", type=pathlib.Path, metavar="FILE")
+    arguments = parser.parse_args()
+
+    from neurolm_jax.reporting import answers as reporting
+
+    # What can be refused is refused before a model is loaded.
+    if arguments.question and not arguments.recording:
+        raise UserError("a recording is missing; see 'python -m neurolm_jax.ask --help'")
+    if arguments.recording and not arguments.recording.exists():
+        raise UserError(f"{arguments.recording}: no such file")
+    for file in (arguments.plot, arguments.annotations):
+        if file and not file.parent.is_dir():
+            raise UserError(f"{file}: its folder does not exist")
+    if arguments.plot:
+        reporting.check_figure(arguments.plot)
+    if arguments.annotations:
+        reporting.check_annotations(arguments.annotations)
+
+    from neurolm_jax.eeg.tasks.readers import read_raw
+    from neurolm_jax.inference.asking import Answerer
+
+    raw = read_raw(arguments.recording) if arguments.recording else None
+    model = Answerer(arguments.checkpoint)
+    if not arguments.question:
+        for name, question in model.questions.items():
+            print(f"{name:<10} {question}")
+        return
+    options = {"every": arguments.every, "window": arguments.window, "mains": arguments.mains}
+    found = model.ask(raw, arguments.question, name=str(arguments.recording), **options)
+    if arguments.json:
+        print(json.dumps(found.to_dict(), indent=1, allow_nan=False))
+    else:
+        reporting.print_answers(found)
+    if arguments.plot:
+        reporting.write_figure(found, raw, arguments.plot)
+    if arguments.annotations:
+        reporting.write_annotations(found, arguments.annotations)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""What is measured, and the usual way it is compared with."""

@@ -1,0 +1,66 @@
+"""TUSL, the TUH EEG Slowing Corpus: seizure, slowing or background? (von Weltin 2017; v2.0)
+
+``edf/.../aaaaaaju_s005_t000.edf`` with ``.tse_agg`` beside it: a version line, an empty line, then a line an event of
+first and last second, label and probability. The set has no split of its own: subjects are parted 60 / 20 / 20.
+"""
+
+import functools
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+
+from neurolm_jax.eeg.tasks import tuh
+from neurolm_jax.eeg.tasks.base import MULTICLASS, Opened, Recording, Task, Window
+from neurolm_jax.eeg.tasks.readers import duration_of, files_under, labels_beside, read_raw
+from neurolm_jax.errors import UserError
+
+SECONDS = 10
+
+
+def recordings(path: pathlib.Path) -> Iterator[Recording]:
+    for file in files_under(path, "*.edf", "recording of TUSL"):
+        name = file.relative_to(path).as_posix()
+        yield Recording(name, tuh.subject_of(file), None, functools.partial(_open, file))
+
+
+def _open(file):
+    raw = read_raw(file)
+    labels = labels_beside(file, f"{file.stem}.tse_agg")
+    windows = []
+    for number, line in enumerate(labels.read_text().split("\n"), start=1):
+        if not line.strip() or line.startswith(("version", "#")):
+            continue
+        fields = line.split()
+        try:
+            first, last, label = float(fields[0]), float(fields[1]), fields[2]
+        except (IndexError, ValueError) as error:
+            raise UserError(f"{labels}: line {number} is not 'start stop label': {line!r}") from error
+        if label not in TASK.answers:
+            raise UserError(f"{labels}: line {number}: label {label!r} is none of {', '.join(TASK.answers)}")
+        # Events last ten seconds, give or take a sample.
+        middle = min(max((first + last - SECONDS) / 2, 0), duration_of(raw) - SECONDS)
+        windows.append(Window(middle, SECONDS, label))
+    return Opened(raw, windows if duration_of(raw) >= SECONDS else [])
+
+
+def official(found: Sequence[Recording]) -> Mapping[str, str]:
+    """60 / 20 / 20 of the files, whoever they are of: subjects are on two sides. The released code takes the files in
+    the order of its disk, test before validation; here they are sorted."""
+    first, second = int(len(found) * 0.6), int(len(found) * 0.8)
+    names = sorted(r.name for r in found)
+    return {n: "train" if i < first else "test" if i < second else "validation" for i, n in enumerate(names)}
+
+
+TASK = Task(
+    name="tusl",
+    question="Which type does this EEG segment belong to?",
+    answers={"bckg": "background", "seiz": "seizure", "slow": "slowing"},
+    lettered=True,
+    wordings=("What is seen in this EEG?", "Which of these describes this EEG segment?"),
+    seconds=SECONDS,
+    preprocessing=tuh.PREPROCESSING,
+    channels=tuh.ELECTRODES,
+    recordings=recordings,
+    official=official,
+    figures=MULTICLASS,
+    published={"NeuroLM-B": {"balanced_accuracy": 0.6734}, "NeuroLM-XL": {"balanced_accuracy": 0.6845}},
+)

@@ -1,0 +1,241 @@
+"""Questions about a recording of the user's own."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+
+from neurolm_jax.corpus.labelled import from_baseline
+from neurolm_jax.data.dialogues import prompt_tokens
+from neurolm_jax.eeg import quality
+from neurolm_jax.eeg.mains import detect_mains
+from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, choose_channels, known_channels, preprocess
+from neurolm_jax.eeg.records import Record
+from neurolm_jax.eeg.tasks import load_task, prompts
+from neurolm_jax.errors import UserError
+from neurolm_jax.inference.generation import generate
+from neurolm_jax.inference.measures import with_temperature
+from neurolm_jax.inference.model import Trained, load_trained
+from neurolm_jax.inference.questions import Question, Size
+from neurolm_jax.inference.scoring import probabilities_of
+
+NOTICE = "No medical device: for research, not for diagnosis or treatment."
+FREE_WINDOW = 10  # seconds, where no task says how long a window is
+WORDS = 32  # tokens of a free answer
+LOOK = 120  # seconds in the middle that are looked at for unit and mains
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What a model says about a recording, window by window.
+
+    question: as it was asked; task: whose question it is, None if it is of the user's own.
+    onsets [N], seconds: of the windows. choices: the answers allowed, () for free text.
+    probabilities [N, K]: of each choice, None for free text. texts: the answer of each window.
+    channels: used; left_out: reason by channel not used. temperature: of the probabilities' calibration, 1 for none.
+    """
+
+    recording: str
+    question: str
+    task: str | None
+    onsets: np.ndarray
+    seconds: float
+    choices: tuple[str, ...]
+    probabilities: np.ndarray | None
+    texts: tuple[str, ...]
+    channels: tuple[str, ...]
+    left_out: dict[str, str]
+    mains: float | None
+    temperature: float = 1.0
+
+    @property
+    def overall(self) -> dict[str, float]:
+        """Probability of each choice for the whole recording: the mean over its windows; {} for free text."""
+        if self.probabilities is None:
+            return {}
+        return dict(zip(self.choices, self.probabilities.mean(axis=0).tolist()))
+
+    @property
+    def answer(self) -> str | None:
+        """The answer for the whole recording, None for free text."""
+        return max(self.overall, key=self.overall.get) if self.overall else None
+
+    def to_dict(self) -> dict:
+        """All of it, as JSON has it."""
+        windows = []
+        for i, (onset, text) in enumerate(zip(self.onsets.tolist(), self.texts)):
+            window = {"onset": onset, "duration": self.seconds, "answer": text}
+            if self.probabilities is not None:
+                window["probabilities"] = dict(zip(self.choices, self.probabilities[i].tolist()))
+            windows.append(window)
+        return {
+            "recording": self.recording,
+            "question": self.question,
+            "task": self.task,
+            "answer": self.answer,
+            "probabilities": self.overall,
+            "windows": windows,
+            "channels": list(self.channels),
+            "left_out": self.left_out,
+            "mains": self.mains,
+            "temperature": self.temperature,
+            "notice": NOTICE,
+        }
+
+    def to_annotations(self):
+        """``mne.Annotations`` for ``raw.set_annotations``: a window each, described by its answer and probability."""
+        import mne
+
+        described = list(self.texts)
+        if self.probabilities is not None:
+            described = [f"{text} {p:.2f}" for text, p in zip(self.texts, self.probabilities.max(axis=1))]
+        return mne.Annotations(self.onsets, np.full(len(self.onsets), self.seconds), described)
+
+
+class Answerer:
+    """A trained model that answers questions about recordings."""
+
+    def __init__(self, workdir: str | pathlib.Path):
+        self._model: Trained = load_trained(workdir)
+        self._tasks = [load_task(name) for name in self._model.stage.config.data.tasks]
+        self._temperatures = _temperatures(pathlib.Path(workdir))
+
+    @property
+    def questions(self) -> dict[str, str]:
+        """What the model was taught to answer, by task."""
+        return {task.name: task.question for task in self._tasks}
+
+    def ask(
+        self,
+        raw,
+        question: str,
+        *,
+        every: float | None = None,
+        window: int | None = None,
+        mains: float | None = None,
+        name: str = "recording",
+    ) -> Answers:
+        """Ask about every window of an ``mne.io.Raw``, which is left as it is.
+
+        Args:
+          question: the name or the question of a task, whose allowed answers are scored; any other is answered in free
+            text.
+          every: seconds from window to window, by default a window's length.
+          window: seconds of a window for a free question; that of a task is its own.
+          mains: Hz, by default of the header, else of the spectrum.
+          name: what to call the recording.
+
+        Raises:
+          UserError: no known electrode, too short, sampled too slowly, samples that are no EEG's, or an argument that
+            makes no sense.
+        """
+        task, wording = self._match(question)
+        if task and window not in (None, task.seconds):
+            raise UserError(f"window: {task.name} is asked of windows of {task.seconds} s, not {window}")
+        seconds = task.seconds if task else FREE_WINDOW if window is None else window
+        longest = self._model.stage.tokenizer_config.encoder.seconds
+        if not 1 <= seconds <= longest:
+            raise UserError(f"window: must be from 1 to {longest} seconds, not {seconds}")
+        every = seconds if every is None else every
+        if not every >= 1 / RATE:
+            raise UserError(f"every: must be positive, not {every}")
+        settings = task.preprocessing if task else Preprocessing()
+        signal, channels, left_out, mains = _signal(raw, settings, task.channels if task else (), mains, name)
+        length = signal.samples.shape[1] - seconds * RATE
+        if length < 0:
+            raise UserError(f"{name}: too short, {signal.samples.shape[1] / RATE:.1f} s; a window has {seconds} s")
+        begins = np.unique(np.round(np.arange(0, length + 1, every * RATE)).astype(int))
+
+        def record(i):
+            samples = signal.samples[:, begins[i] : begins[i] + seconds * RATE]
+            samples = from_baseline(task, samples) if task else samples
+            return Record(samples, signal.electrodes, name, name)
+
+        shared = {
+            "recording": name,
+            "onsets": begins / RATE,
+            "seconds": float(seconds),
+            "channels": tuple(channels),
+            "left_out": left_out,
+            "mains": mains,
+        }
+        if task:
+            return self._score(task, wording, [len(channels)] * len(begins), record, shared)
+        return self._say(question, [len(channels) * seconds] * len(begins), record, shared)
+
+    def _match(self, question):
+        """The task whose question it is, and its wording."""
+        wanted = _plain(question)
+        for task in self._tasks:
+            for wording, known in enumerate((task.question, *task.wordings)):
+                if wanted in (_plain(known), task.name.casefold()):
+                    return task, wording
+        return None, 0
+
+    def _score(self, task, wording, channels, record, shared):
+        prompt = prompts.prompt(task, wording)
+        found = probabilities_of(self._model, task, prompt, channels, [task.seconds * RATE] * len(channels), record)
+        temperature = self._temperatures.get(task.name, 1.0)
+        found = with_temperature(found, temperature)
+        choices = tuple(task.answers.values())
+        return Answers(
+            question=prompt.question,
+            task=task.name,
+            choices=choices,
+            probabilities=found,
+            texts=tuple(choices[k] for k in found.argmax(axis=1)),
+            temperature=temperature,
+            **shared,
+        )
+
+    def _say(self, question, tokens, record, shared):
+        asked = prompts.free_prompt(question)
+        prompt = prompt_tokens(asked)
+
+        def make(i):
+            found = record(i)
+            return Question(found.samples, found.electrodes, prompt)
+
+        texts = generate(self._model, [Size(count, len(prompt)) for count in tokens], make, WORDS)
+        texts = tuple(" ".join(text.split()) for text in texts)
+        return Answers(question=asked, task=None, choices=(), probabilities=None, texts=texts, **shared)
+
+
+def _plain(question):
+    """A question without its frame, options and marks, for comparison."""
+    text = question.strip().removeprefix("Question:").removesuffix("Answer:").split("Options:")[0]
+    return " ".join(text.split()).rstrip("?").casefold()
+
+
+def _signal(raw, settings, wanted, mains, name):
+    """The signal as training prepares it; names of the channels used, reasons for the others, and the mains."""
+    chosen, left_out = choose_channels(raw)
+    if not chosen:
+        raise UserError(f"{name}: none of its channels is a known electrode ({', '.join(raw.ch_names[:8])} ...)")
+    among = known_channels(raw, wanted)
+    trained = {channel: place for channel, place in chosen.items() if channel in among}
+    if trained:  # a montage that shares nothing with the task's is taken as it is
+        left_out |= dict.fromkeys(set(chosen) - set(trained), "not among the electrodes of the task")
+        chosen = trained
+    rate = float(raw.info["sfreq"])
+    middle = max(0, (raw.n_times - round(LOOK * rate)) // 2)
+    sample = raw.get_data(list(chosen), middle, min(raw.n_times, middle + round(LOOK * rate)), verbose="error") * 1e6
+    if fault := quality.unit_fault(quality.deviations(sample, rate)):
+        raise UserError(f"{name}: {fault}")
+    if settings.mains or settings.low or settings.high:
+        detected = detect_mains(quality.fill_gaps(sample), rate)
+        mains = mains or raw.info.get("line_freq") or detected or settings.mains
+    settings = dataclasses.replace(settings, mains=mains and float(mains))
+    only = raw.copy().pick(list(chosen), verbose="error")
+    signal = preprocess(only, settings, name)
+    return signal, list(chosen), left_out, settings.mains
+
+
+def _temperatures(workdir):
+    """By task, as ``evaluate`` fitted them on validation."""
+    file = workdir / "evaluation.json"
+    if not file.is_file():
+        return {}
+    tasks = json.loads(file.read_text())["tasks"]
+    return {name: task["calibration"]["temperature"] for name, task in tasks.items() if task.get("calibration")}
