@@ -1,6 +1,7 @@
 """Questions about a recording of the user's own."""
 
 import dataclasses
+import datetime
 import json
 import pathlib
 
@@ -34,6 +35,7 @@ class Answers:
     onsets [N], seconds: of the windows. choices: the answers allowed, () for free text.
     probabilities [N, K]: of each choice, None for free text. texts: the answer of each window.
     channels: used; left_out: reason by channel not used. temperature: of the probabilities' calibration, 1 for none.
+    start: date and time of the recording's first sample, None if it does not tell.
     """
 
     recording: str
@@ -47,6 +49,7 @@ class Answers:
     channels: tuple[str, ...]
     left_out: dict[str, str]
     mains: float | None
+    start: datetime.datetime | None = None
     temperature: float = 1.0
 
     @property
@@ -87,7 +90,7 @@ class Answers:
         """``mne.Annotations`` for ``raw.set_annotations``: a window each, described by its answer and probability."""
         import mne
 
-        described = list(self.texts)
+        described = [text or "(no answer)" for text in self.texts]
         if self.probabilities is not None:
             described = [f"{text} {p:.2f}" for text, p in zip(self.texts, self.probabilities.max(axis=1))]
         return mne.Annotations(self.onsets, np.full(len(self.onsets), self.seconds), described)
@@ -159,6 +162,7 @@ class Answerer:
             "channels": tuple(channels),
             "left_out": left_out,
             "mains": mains,
+            "start": raw.info["meas_date"],
         }
         if task:
             return self._score(task, wording, [len(channels)] * len(begins), record, shared)

@@ -2,6 +2,8 @@
 
 import pathlib
 
+import numpy as np
+
 from neurolm_jax.errors import UserError
 from neurolm_jax.inference.asking import NOTICE, Answers
 from neurolm_jax.outputs import appearing_file
@@ -82,14 +84,18 @@ def write_annotations(found: Answers, file: pathlib.Path) -> None:
         if file.suffix == ".edf":
             import edfio
 
-            rows = zip(annotations.onset, annotations.duration, annotations.description)
-            edfio.Edf([], annotations=[edfio.EdfAnnotation(*map(_plain, row)) for row in rows]).write(unfinished)
-        else:
-            annotations.save(unfinished, overwrite=True, verbose="error")
-
-
-def _plain(value):
-    return str(value) if isinstance(value, str) else float(value)
+            rows = zip(annotations.onset.tolist(), annotations.duration.tolist(), annotations.description)
+            rows = [edfio.EdfAnnotation(onset, duration, str(text)) for onset, duration, text in rows]
+            # Viewers take onsets from the recording's own start; EDF has dates from 1985 to 2084.
+            start = found.start if found.start and 1985 <= found.start.year <= 2084 else None
+            told = {"recording": edfio.Recording(startdate=start.date()), "starttime": start.time()} if start else {}
+            edfio.Edf([], annotations=rows, **told).write(unfinished)
+            return
+        if file.suffix == ".txt":  # MNE reads no commas, number signs or other than ASCII there
+            words = str.maketrans({",": ";", "#": " "})
+            plain = [text.translate(words).encode("ascii", "replace").decode() for text in annotations.description]
+            annotations.description = np.array(plain)
+        annotations.save(unfinished, overwrite=True, verbose="error")
 
 
 def write_figure(found: Answers, raw, file: pathlib.Path) -> None:
@@ -100,7 +106,6 @@ def write_figure(found: Answers, raw, file: pathlib.Path) -> None:
 
 def draw(found: Answers, raw):
     """The figure; free text is written over the traces."""
-    import numpy as np
     from matplotlib.figure import Figure
 
     places = np.unique(np.linspace(0, len(found.channels) - 1, TRACES).round().astype(int))

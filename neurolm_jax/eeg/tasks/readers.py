@@ -42,8 +42,8 @@ def microvolt_raw(samples: np.ndarray, names: Iterable[str], rate: float):
     return mne.io.RawArray(samples * 1e-6, info, verbose="error")
 
 
-def read_raw(file: pathlib.Path, **options):
-    """An ``mne.io.Raw`` of any format, samples still on disk.
+def read_raw(file: pathlib.Path, reader: str = "read_raw", **options):
+    """An ``mne.io.Raw`` of any format, or of that of one of ``mne.io``'s readers; samples still on disk.
 
     Raises:
       UserError: MNE cannot read it.
@@ -51,7 +51,7 @@ def read_raw(file: pathlib.Path, **options):
     import mne
 
     try:
-        return mne.io.read_raw(file, verbose="error", **options)
+        return getattr(mne.io, reader)(file, verbose="error", **options)
     except Exception as error:  # noqa: BLE001 (foreign bytes: the parsers of twenty formats fail in as many ways)
         raise UserError(f"{file}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())})") from error
 
@@ -66,6 +66,14 @@ def files_under(path: pathlib.Path, pattern: str, what: str) -> list[pathlib.Pat
     if not found:
         raise UserError(f"{path}: holds no {what} ({pattern})")
     return found
+
+
+def folder_called(path: pathlib.Path, name: str) -> pathlib.Path:
+    """The folder of a name at or below ``path``, where a set's other folders repeat its files' names; ``path`` itself
+    if there is none."""
+    if path.name == name:
+        return path
+    return next(iter(sorted(inner for inner in path.rglob(name) if inner.is_dir())), path)
 
 
 def labels_beside(file: pathlib.Path, name: str) -> pathlib.Path:

@@ -1,8 +1,10 @@
 """SEED: which emotion does a film evoke? (Zheng and Lu 2015)
 
-``{subject}_{session}.cnt``, Neuroscan at 1000 Hz, 62 electrodes; 15 films at the same seconds in every session. A trial
-is a recording of its own. As usual for this set, the first nine trials of each session are learnt from, three are for
-validation and the last three for test, so every subject is on all sides; --split subject parts the subjects.
+``SEED_RAW_EEG/{subject}_{session}.cnt``, Neuroscan at 1000 Hz, 62 electrodes; 15 films at the same seconds in every
+session, here as in the released code (the set's time.txt begins them up to four seconds later and ends them up to three
+earlier). A trial is a recording of its own. As usual for this set, the first nine trials of each session are learnt
+from, three are for validation and the last three for test, so every subject is on all sides; --split subject parts the
+subjects.
 """
 
 import functools
@@ -11,7 +13,7 @@ from collections.abc import Iterator
 
 from neurolm_jax.eeg.preprocessing import Preprocessing
 from neurolm_jax.eeg.tasks.base import MULTICLASS, Opened, Recording, Task
-from neurolm_jax.eeg.tasks.readers import duration_of, files_under, read_raw, tiled
+from neurolm_jax.eeg.tasks.readers import duration_of, files_under, folder_called, read_raw, tiled
 from neurolm_jax.errors import UserError
 
 SECONDS = 4
@@ -32,7 +34,7 @@ ELECTRODES = tuple(
 
 
 def recordings(path: pathlib.Path) -> Iterator[Recording]:
-    for file in files_under(path, "*.cnt", "recording of SEED"):
+    for file in files_under(folder_called(path, "SEED_RAW_EEG"), "*.cnt", "recording of SEED"):
         for trial, (start, stop) in enumerate(zip(STARTS, STOPS)):
             opened = functools.partial(_open, file, trial)
             name, subject = f"{file.name} trial {trial + 1}", file.stem.split("_")[0]
@@ -41,7 +43,7 @@ def recordings(path: pathlib.Path) -> Iterator[Recording]:
 
 
 def _open(file, trial):
-    raw = read_raw(file, data_format="int32")
+    raw = read_raw(file, "read_raw_cnt", data_format="int32")
     start, stop = STARTS[trial], STOPS[trial] + 1
     if duration_of(raw) < stop:
         raise UserError(f"{file}: too short, {duration_of(raw):.0f} s; trial {trial + 1} lasts until second {stop}")

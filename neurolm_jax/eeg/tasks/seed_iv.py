@@ -1,19 +1,20 @@
 """SEED-IV: which of four emotions does a film evoke? (Zheng 2019)
 
-``{1,2,3}/{subject}_{date}.mat``, a folder a session; in each file 24 trials, ``*_eeg1`` to ``*_eeg24``, of 62
-electrodes at 200 Hz in microvolts. As usual for this set, the first sixteen trials of a session are learnt from (the
-last four of them are kept for validation here) and the last eight are for test, so every subject is on all sides;
---split subject parts the subjects.
+``eeg_raw_data/{1,2,3}/{subject}_{date}.mat``, a folder a session; in each file 24 trials, ``*_eeg1`` to ``*_eeg24``,
+of 62 electrodes at 200 Hz in microvolts. As usual for this set, the first sixteen trials of a session are learnt from
+(the last four of them are kept for validation here) and the last eight are for test, so every subject is on all sides;
+not every class is in each part of each session. --split subject parts the subjects.
 """
 
 import functools
 import pathlib
 import re
+import zlib
 from collections.abc import Iterator
 
 from neurolm_jax.eeg.preprocessing import Preprocessing
 from neurolm_jax.eeg.tasks.base import MULTICLASS, Opened, Recording, Task
-from neurolm_jax.eeg.tasks.readers import duration_of, files_under, microvolt_raw, tiled
+from neurolm_jax.eeg.tasks.readers import duration_of, files_under, folder_called, microvolt_raw, tiled
 from neurolm_jax.eeg.tasks.seed import ELECTRODES
 from neurolm_jax.errors import UserError
 
@@ -25,7 +26,7 @@ SPLITS = ["train"] * 12 + ["validation"] * 4 + ["test"] * 8
 
 
 def recordings(path: pathlib.Path) -> Iterator[Recording]:
-    for file in files_under(path, "*.mat", "recording of SEED-IV"):
+    for file in files_under(folder_called(path, "eeg_raw_data"), "*.mat", "recording of SEED-IV"):
         session = file.parent.name
         if session not in LABELS:
             raise UserError(f"{file}: does not lie in a folder 1, 2 or 3, which tells the session")
@@ -42,7 +43,7 @@ def _open(file, trial, label):
         names = [name for name, _, _ in scipy.io.whosmat(file)]
         wanted = [name for name in names if re.search(rf"_eeg{trial}$", name)]
         samples = scipy.io.loadmat(file, variable_names=wanted)[wanted[0]] if wanted else None
-    except (ValueError, TypeError, NotImplementedError, OSError) as error:
+    except (ValueError, TypeError, NotImplementedError, OSError, zlib.error) as error:
         raise UserError(f"{file}: cannot be read as MATLAB's ({error})") from error
     if samples is None:
         raise UserError(f"{file}: holds no trial {trial} (a variable *_eeg{trial})")

@@ -50,7 +50,9 @@ def _open(file):
             raise UserError(f"{labels}: line {number} is not 'channel,start,stop,label': {line!r}") from error
         if code not in LABELS:
             raise UserError(f"{labels}: line {number}: label {fields[3]} is none of 1 to 6")
-        onset = min(max((first + last - SECONDS) / 2, 0), duration - SECONDS)
+        onset = (first + last - SECONDS) / 2
+        if first < duration:
+            onset = min(max(onset, 0), duration - SECONDS)
         windows.append(Window(onset, SECONDS, LABELS[code]))
     if duration < SECONDS:
         windows = []

@@ -1,11 +1,13 @@
 """TUSL, the TUH EEG Slowing Corpus: seizure, slowing or background? (von Weltin 2017; v2.0)
 
-``edf/.../aaaaaaju_s005_t000.edf`` with ``.tse_agg`` beside it: a version line, an empty line, then a line an event of
-first and last second, label and probability. The set has no split of its own: subjects are parted 60 / 20 / 20.
+``edf/aaaaaaju/s005_2010/01_tcp_ar/aaaaaaju_s005_t000.edf`` with ``.tse_agg`` beside it: a version line, an empty line,
+then a line an event of first and last second, label and probability. The set has no split of its own: subjects are
+parted 60 / 20 / 20.
 """
 
 import functools
 import pathlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from neurolm_jax.eeg.tasks import tuh
@@ -19,12 +21,18 @@ SECONDS = 10
 def recordings(path: pathlib.Path) -> Iterator[Recording]:
     for file in files_under(path, "*.edf", "recording of TUSL"):
         name = file.relative_to(path).as_posix()
-        yield Recording(name, tuh.subject_of(file), None, functools.partial(_open, file))
+        yield Recording(name, _subject(file), None, functools.partial(_open, file))
+
+
+def _subject(file):
+    # A few files have an older name than their subject's folder.
+    session = file.parents[1].name
+    return file.parents[2].name if re.fullmatch(r"s\d+_\d{4}.*", session) else tuh.subject_of(file)
 
 
 def _open(file):
     raw = read_raw(file)
-    labels = labels_beside(file, f"{file.stem}.tse_agg")
+    labels, duration = labels_beside(file, f"{file.stem}.tse_agg"), duration_of(raw)
     windows = []
     for number, line in enumerate(labels.read_text().split("\n"), start=1):
         if not line.strip() or line.startswith(("version", "#")):
@@ -36,10 +44,11 @@ def _open(file):
             raise UserError(f"{labels}: line {number} is not 'start stop label': {line!r}") from error
         if label not in TASK.answers:
             raise UserError(f"{labels}: line {number}: label {label!r} is none of {', '.join(TASK.answers)}")
-        # Events last ten seconds, give or take a sample.
-        middle = min(max((first + last - SECONDS) / 2, 0), duration_of(raw) - SECONDS)
-        windows.append(Window(middle, SECONDS, label))
-    return Opened(raw, windows if duration_of(raw) >= SECONDS else [])
+        onset = (first + last - SECONDS) / 2  # events last ten seconds, give or take a sample
+        if first < duration:
+            onset = min(max(onset, 0), duration - SECONDS)
+        windows.append(Window(onset, SECONDS, label))
+    return Opened(raw, windows if duration >= SECONDS else [])
 
 
 def official(found: Sequence[Recording]) -> Mapping[str, str]:

@@ -1,0 +1,153 @@
+"""Questions about recordings: as in evaluation, from any montage, and what is refused."""
+
+import json
+import sys
+
+import mne
+import numpy as np
+import pytest
+
+import neurolm_jax
+from neurolm_jax import ask
+from neurolm_jax.data.shards import open_shards
+from neurolm_jax.eeg.tasks import load_task
+from neurolm_jax.errors import UserError
+from neurolm_jax.inference.measures import with_temperature
+from neurolm_jax.inference.scoring import answer_probabilities
+from neurolm_jax.inference.windows import read_windows
+from neurolm_jax.reporting import answers as reporting
+
+
+@pytest.fixture(scope="module")
+def model(runs):
+    return neurolm_jax.load(runs / "instruct")
+
+
+@pytest.fixture(scope="module")
+def blink(recordings):
+    """The first test recording, as a user has it."""
+    found = [r for r in load_task("blink").recordings(recordings / "Blink") if r.split == "test"]
+    return found[0].open().raw
+
+
+def noise(names, seconds=12.0, rate=256.0, deviation=20e-6, kinds="eeg"):
+    info = mne.create_info(names, rate, kinds, verbose="error")
+    samples = deviation * np.random.default_rng(0).standard_normal((len(names), round(seconds * rate)))
+    return mne.io.RawArray(samples, info, verbose="error")
+
+
+def test_answers_are_those_of_evaluation(model, blink, small_data):
+    windows = read_windows([(load_task("blink"), open_shards(small_data / "blink" / "windows" / "test"))])["blink"]
+    want = answer_probabilities(model._model, windows)[:6]
+    before = blink.get_data().copy()
+    found = model.ask(blink, "Are the eye blinks in this EEG segment short or long?")
+    np.testing.assert_array_equal(blink.get_data(), before)  # left as it was
+    assert found.task == "blink" and found.choices == ("Short", "Long") and found.mains == 60
+    np.testing.assert_allclose(found.onsets, 2.0 * np.arange(50))
+    # Prepared windows are rounded to int16.
+    np.testing.assert_allclose(found.probabilities[:6], want, atol=5e-3)
+    np.testing.assert_allclose(sum(found.overall.values()), 1)
+    assert found.answer == found.choices[int(found.probabilities.mean(0).argmax())]
+    assert found.texts[0] == found.choices[int(found.probabilities[0].argmax())]
+
+
+def test_a_task_is_named_by_its_questions_and_by_its_name(model, blink):
+    for question in ("blink", " are the EYE blinks in this EEG segment short or long ", load_task("blink").wordings[0]):
+        assert model.ask(blink, question, every=25).task == "blink"
+    found = model.ask(blink, load_task("blink").wordings[1], every=25)
+    assert found.question == f"Question: {load_task('blink').wordings[1]} Answer:"
+    assert set(model.questions) == {"blink", "scp1", "eyes"}
+
+
+def test_windows_may_overlap(model, blink):
+    found = model.ask(blink, "blink", every=12.5)
+    np.testing.assert_allclose(found.onsets, 12.5 * np.arange(8))
+    plain = model.ask(blink, "blink")
+    np.testing.assert_allclose(found.probabilities[[0, 4]], plain.probabilities[[0, 25]], atol=1e-5)
+
+
+def test_a_free_question_is_answered_in_text(model, blink):
+    found = model.ask(blink, "What do you see?", window=5)
+    assert found.task is None and found.probabilities is None and found.answer is None and found.overall == {}
+    assert len(found.texts) == 20 and all(isinstance(text, str) for text in found.texts)
+    assert found.question == "Question: What do you see? Answer:"
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_one_known_electrode_is_enough_and_others_are_told(model):
+    raw = noise(["X1", "Fp1", "EEG Fp1-REF", "Cz", "Pz", "HEOG"], kinds=["eeg"] * 5 + ["eog"])
+    raw.info["bads"] = ["Pz"]
+    found = model.ask(raw, "eyes")
+    assert found.channels == ("Fp1", "Cz") and len(found.onsets) == 12
+    assert found.left_out == {
+        "X1": "no electrode of the vocabulary",
+        "EEG Fp1-REF": "a second channel at FP1, after Fp1",
+        "Pz": "marked bad",
+        "HEOG": "no electrode of the vocabulary",
+    }
+    alone = model.ask(raw.copy().pick(["Cz"]), "eyes")
+    assert alone.channels == ("Cz",)
+
+
+@pytest.mark.parametrize(
+    ("raw", "options", "message"),
+    [
+        (noise(["Cz"], 1.5), {}, "r.edf: too short, 1.5 s; a window has 2 s"),
+        (noise(["X1", "ECG"]), {}, "r.edf: none of its channels is a known electrode"),
+        (noise(["Cz"], 40, rate=10.0), {}, "r.edf: sampled at 10 Hz; EEG needs 64 Hz or more"),
+        (noise(["Cz"], deviation=20e-12), {}, "volts are stored as microvolts"),
+        (noise(["Cz"]), {"every": 0.0}, "every: must be positive"),
+        (noise(["Cz"]), {"window": 5}, "window: blink is asked of windows of 2 s, not 5"),
+        (noise(["Cz"]), {"question": "What?", "window": 65}, "window: must be from 1 to 64 seconds"),
+    ],
+)
+def test_bad_input_is_named(model, raw, options, message):
+    with pytest.raises(UserError, match=message):
+        model.ask(raw, options.pop("question", "blink"), name="r.edf", **options)
+
+
+def test_temperatures_of_an_evaluation_are_used(model, runs, blink, tmp_path):
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "checkpoints").symlink_to(runs / "instruct" / "checkpoints")
+    tasks = {"blink": {"calibration": {"temperature": 3.0}}, "eyes": {"calibration": None}}
+    (tmp_path / "w" / "evaluation.json").write_text(json.dumps({"tasks": tasks}))
+    found = neurolm_jax.load(tmp_path / "w").ask(blink, "blink")
+    plain = model.ask(blink, "blink").probabilities
+    np.testing.assert_allclose(found.probabilities, with_temperature(plain, 3.0), atol=1e-6)
+    assert found.temperature == 3.0 and not np.allclose(found.probabilities, plain)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a-annot.fif", "a.edf"])
+def test_annotations_open_again(model, blink, tmp_path, name):
+    found = model.ask(blink, "blink", every=10)
+    reporting.check_annotations(tmp_path / name)
+    reporting.write_annotations(found, tmp_path / name)
+    annotations = mne.read_annotations(tmp_path / name)
+    np.testing.assert_allclose(annotations.onset, found.onsets, atol=1e-3)
+    np.testing.assert_allclose(annotations.duration, 2, atol=1e-3)
+    assert annotations.description[0] == f"{found.texts[0]} {found.probabilities[0].max():.2f}"
+    marked = blink.copy().set_annotations(annotations)
+    assert len(marked.annotations) == len(found.onsets)
+
+
+def test_the_command(runs, tmp_path, monkeypatch, capsys):
+    noise(["Fp1", "Cz", "O2"], 130).save(tmp_path / "x_raw.fif", verbose="error")
+
+    def run(*arguments):
+        line = ["ask", str(tmp_path / "x_raw.fif"), "--checkpoint", str(runs / "instruct"), *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", line)
+        ask.main()
+        return capsys.readouterr().out
+
+    plot, notes = tmp_path / "x.png", tmp_path / "x.txt"
+    text = run("--question", "Are the eyes shut in this EEG segment?", "--plot", plot, "--annotations", notes)
+    assert "0:00:59 - 0:01:00" in text and "and 70 windows more" in text and "whole recording:" in text
+    assert "No medical device" in text and all(len(line) <= 80 for line in text.splitlines()[1:])
+    assert plot.read_bytes().startswith(b"\x89PNG") and len(mne.read_annotations(notes)) == 130
+    found = json.loads(run("--question", "eyes", "--json"))
+    assert len(found["windows"]) == 130 and found["notice"].startswith("No medical device")
+    assert set(found["windows"][0]["probabilities"]) == {"Yes", "No"}
+    assert "Are the eyes shut" in run()
+    for wrong in (("--plot", "x.doc"), ("--annotations", "x.csv"), ("--plot", tmp_path / "no" / "x.png")):
+        with pytest.raises(UserError, match=str(wrong[1])):
+            run("--question", "eyes", *wrong)
