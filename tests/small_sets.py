@@ -75,9 +75,9 @@ def write_tuab(root: pathlib.Path, make: Make) -> pathlib.Path:
 
 
 def write_tuev(root: pathlib.Path, make: Make) -> pathlib.Path:
-    """Eight subjects to learn from and three to test on, each with two events of every label."""
+    """Twelve subjects to learn from and three to test on, each with two events of every label."""
     labels = ("spsw", "gped", "pled", "eyem", "artf", "bckg")  # 1 to 6
-    files = [root / "edf" / "train" / f"aaaaaaa{chr(97 + i)}" / f"aaaaaaa{chr(97 + i)}_00000001.edf" for i in range(8)]
+    files = [root / "edf" / "train" / f"aaaaaaa{chr(97 + i)}" / f"aaaaaaa{chr(97 + i)}_00000001.edf" for i in range(12)]
     files += [root / "edf" / "eval" / f"{i:03d}" / f"bckg_{i:03d}_a_.edf" for i in range(3)]
     for i, file in enumerate(files):
         parts, lines = [], []
@@ -181,9 +181,9 @@ def write_seed_iv(root: pathlib.Path, make: Make) -> pathlib.Path:
 
 
 def write_hmc(root: pathlib.Path, make: Make) -> pathlib.Path:
-    """Eight nights of fifteen epochs."""
+    """Ten nights of fifteen epochs."""
     names = ["EEG F4-M1", "EEG C4-M1", "EEG O2-M1", "EEG C3-M2", "EMG chin", "EOG E1-M2", "EOG E2-M2", "ECG"]
-    for i in range(8):
+    for i in range(10):
         file = root / "recordings" / f"SN{i + 1:03d}.edf"
         lines = ["Date, Time, Recording onset, Duration, Annotation, Linked channel\n"]
         parts = []
@@ -201,9 +201,9 @@ def write_hmc(root: pathlib.Path, make: Make) -> pathlib.Path:
 
 
 def write_workload(root: pathlib.Path, make: Make) -> pathlib.Path:
-    """Eight subjects at rest and at work."""
+    """Five subjects at rest and at work."""
     names = [f"EEG {name}" for name in workload.ELECTRODES] + ["EEG A2-A1", "ECG ECG"]
-    for i in range(8):
+    for i in range(5):
         for suffix, label, seconds in (("1", "low", 70), ("2", "high", 62)):
             samples = make(label, 21, seconds, 500, 10 * i + int(suffix))
             write_edf(root / f"Subject{i:02d}_{suffix}.edf", names, 500, samples)

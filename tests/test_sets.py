@@ -18,7 +18,7 @@ from neurolm_jax.errors import UserError
 # windows of each label in train, validation and test; electrodes; seconds
 EXPECTED = {
     "tuab": ({"abnormal": 30, "normal": 30}, {"abnormal": 10, "normal": 10}, 23, 10),
-    "tuev": (dict.fromkeys(small_sets.RHYTHMS["tuev"], 16), dict.fromkeys(small_sets.RHYTHMS["tuev"], 6), 23, 5),
+    "tuev": (dict.fromkeys(small_sets.RHYTHMS["tuev"], 24), dict.fromkeys(small_sets.RHYTHMS["tuev"], 6), 23, 5),
     "tusl": (dict.fromkeys(small_sets.RHYTHMS["tusl"], 20), dict.fromkeys(small_sets.RHYTHMS["tusl"], 4), 23, 10),
     "seed": (dict.fromkeys(small_sets.RHYTHMS["seed"], 12), dict.fromkeys(small_sets.RHYTHMS["seed"], 3), 62, 4),
     "seed_iv": (
@@ -27,8 +27,8 @@ EXPECTED = {
         62,
         4,
     ),
-    "hmc": (dict.fromkeys(small_sets.RHYTHMS["hmc"], 18), dict.fromkeys(small_sets.RHYTHMS["hmc"], 6), 4, 30),
-    "workload": ({"low": 174, "high": 174}, {"low": 58, "high": 58}, 19, 4),
+    "hmc": (dict.fromkeys(small_sets.RHYTHMS["hmc"], 24), dict.fromkeys(small_sets.RHYTHMS["hmc"], 6), 4, 30),
+    "workload": ({"low": 116, "high": 116}, {"low": 29, "high": 29}, 19, 4),
 }
 
 
@@ -135,7 +135,7 @@ def test_near_an_end_of_the_recording_a_window_of_tuev_is_moved_inside(trees, tm
 def test_official_split_is_in_the_manifest(trees, tmp_path):
     prepare.prepare_task(load_task("workload"), trees["workload"], tmp_path / "out", way="official")
     manifest = open_shards(tmp_path / "out" / "windows" / "train").manifest
-    assert manifest["split_by"] == {"way": "official", "seed": 0} and manifest["records"] == 16 * 29
+    assert manifest["split_by"] == {"way": "official", "seed": 0} and manifest["records"] == 10 * 29
 
 
 def edited(tree, name, to, pattern, change):

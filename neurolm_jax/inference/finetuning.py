@@ -38,9 +38,14 @@ def finetune(
     step, predict = _compiled(model.stage, optimizer)
 
     width = model.stage.tokenizer_config.encoder.width
-    head = {"kernel": jnp.zeros((width, classes)), "bias": jnp.zeros(classes)}
-    params = {"encoder": jax.tree.map(jnp.copy, model.weights.extra["tokenizer"]), "head": head}
-    moments = jax.jit(optimizer.init)(params)
+
+    @jax.jit
+    def begin(encoder):
+        head = {"kernel": jnp.zeros((width, classes)), "bias": jnp.zeros(classes)}
+        params = {"encoder": encoder, "head": head}
+        return params, optimizer.init(params)
+
+    params, moments = begin(model.weights.extra["tokenizer"])
     steps = streams.Steps({"rows": (rows, batch)}, each * epochs, jax.process_index(), jax.process_count())
     best, found = -1.0, np.full((len(windows), classes), 1 / classes)
     for count, data in enumerate(streams.iterate(steps, 0, THREADS), start=1):
