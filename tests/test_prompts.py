@@ -13,7 +13,7 @@ from neurolm_jax.eeg.tasks import NAMES, load_task
 from neurolm_jax.eeg.tasks.prompts import draw, prompt, variants
 from neurolm_jax.inference.scoring import asked
 
-# Of the paper (table 9) and the released code: question, answers in the order of the classes there.
+# Of the released code: question, answers in the order of the classes there.
 OFFICIAL = {
     "tuab": ("Question: Is this EEG segment abnormal? Answer:", [" Yes", " No"]),
     "tuev": (

@@ -85,6 +85,7 @@ def _evaluate_task(model, windows, options, among):
     probabilities = answer_probabilities(model, windows, among=among)
     found = _measure(windows, probabilities)
     found |= {"classes": task.labels, "scored": task.scored, "groups": len(set(windows.groups.tolist()))}
+    found["figures"] = list(task.figures)
     found["published"] = {name: dict(figures) for name, figures in task.published.items()}
     found["calibration"] = _calibrate(model, windows, probabilities, options, among)
     features, codes = encode_windows(model, windows, among)

@@ -50,7 +50,14 @@ def final(lines: list[dict]) -> dict[str, float]:
     return last
 
 
-COLUMNS = ("balanced accuracy", "95% interval", "AUROC", "AUC-PR", "kappa", "F1")
+_NAMES = {
+    "balanced_accuracy": "balanced accuracy",
+    "auroc": "AUROC",
+    "auc_pr": "AUC-PR",
+    "kappa": "kappa",
+    "weighted_f1": "weighted F1",
+}
+COLUMNS = ("balanced accuracy", "95% interval", *list(_NAMES.values())[1:])
 
 
 class Section(NamedTuple):
@@ -84,6 +91,8 @@ def _section(name, task):
             f"asked in {len(asked['questions'])} ways: {asked['mean']:.3f} on average, {asked['lowest']:.3f} at worst,"
             f" the same answer to {asked['agreement']:.0%}"
         )
+    if task["published"]:
+        notes.append(f"the set's usual figures: {', '.join(_NAMES[name] for name in task['figures'])}")
     return Section(f"{name}{star}: {task['n_test']:,} windows, {task['groups']:,} subjects or recordings", rows, notes)
 
 
@@ -94,6 +103,6 @@ def footnote(tasks: dict) -> str:
 
 def _figures(found):
     interval = found.get("interval")
-    numbers = [found.get(name) for name in ("balanced_accuracy", "auroc", "auc_pr", "kappa", "weighted_f1")]
+    numbers = [found.get(name) for name in _NAMES]
     first, *rest = ["" if number is None else f"{number:.3f}" for number in numbers]
     return first, "{:.3f} to {:.3f}".format(*interval) if interval else "", *rest

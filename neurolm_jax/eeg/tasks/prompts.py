@@ -1,4 +1,4 @@
-"""A task's question in words, as the released models were taught it (paper, table 9), and other ways to ask it."""
+"""A task's question in words, as the released models were taught it (paper, section 2.4), and other ways to ask it."""
 
 import itertools
 from collections.abc import Sequence
