@@ -1,5 +1,6 @@
 """Questions about recordings: as in evaluation, from any montage, and what is refused."""
 
+import dataclasses
 import json
 import sys
 
@@ -86,7 +87,16 @@ def test_one_known_electrode_is_enough_and_others_are_told(model):
         "HEOG": "no electrode of the vocabulary",
     }
     alone = model.ask(raw.copy().pick(["Cz"]), "eyes")
-    assert alone.channels == ("Cz",)
+    assert alone.channels == ("Cz",) and alone.notes == ()
+
+
+def test_electrodes_are_those_of_the_task_where_it_has_any(model, monkeypatch):
+    task = dataclasses.replace(load_task("blink"), channels=("AF7", "AF8"))
+    monkeypatch.setattr(model, "_tasks", [task])
+    found = model.ask(noise(["AF8", "Cz"]), "blink")
+    assert found.channels == ("AF8",) and found.left_out == {"Cz": "not among the electrodes of the task"}
+    other = model.ask(noise(["Cz", "Pz"]), "blink")
+    assert other.channels == ("Cz", "Pz") and "none of its electrodes" in other.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +104,8 @@ def test_one_known_electrode_is_enough_and_others_are_told(model):
     [
         (noise(["Cz"], 1.5), {}, "r.edf: too short, 1.5 s; a window has 2 s"),
         (noise(["X1", "ECG"]), {}, "r.edf: none of its channels is a known electrode"),
-        (noise(["Cz"], 40, rate=10.0), {}, "r.edf: sampled at 10 Hz; EEG needs 64 Hz or more"),
+        (noise(["Cz"], 40, rate=0.5), {}, "r.edf: sampled at 0.5 Hz; EEG needs 64 Hz or more"),
+        (noise(["Cz"], 0.5), {}, "r.edf: too short, 0.5 s"),
         (noise(["Cz"], deviation=20e-12), {}, "volts are stored as microvolts"),
         (noise(["Cz"]), {"every": 0.0}, "every: must be positive"),
         (noise(["Cz"]), {"window": 5}, "window: blink is asked of windows of 2 s, not 5"),

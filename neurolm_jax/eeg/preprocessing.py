@@ -49,8 +49,7 @@ def preprocess(raw, settings: Preprocessing, name: str, channels: Sequence[str] 
     if len(set(electrodes)) < len(electrodes):
         twice = next(channel for channel in known if electrodes.count(places[channel]) > 1)
         raise UserError(f"{name}: more than one channel for electrode {twice}; drop or rename one of them")
-    if raw.info["sfreq"] < LOWEST_RATE:
-        raise UserError(f"{name}: sampled at {raw.info['sfreq']:g} Hz; EEG needs {LOWEST_RATE} Hz or more")
+    check_rate(raw, name)
     if raw.times[-1] + 1 / raw.info["sfreq"] < 1:
         raise UserError(f"{name}: shorter than one second")
 
@@ -68,6 +67,12 @@ def preprocess(raw, settings: Preprocessing, name: str, channels: Sequence[str] 
     return Signal(np.float32(raw.get_data() * 1e6), electrodes)
 
 
+def check_rate(raw, name: str) -> None:
+    """Raises UserError where a recording is sampled too slowly for EEG."""
+    if raw.info["sfreq"] < LOWEST_RATE:
+        raise UserError(f"{name}: sampled at {raw.info['sfreq']:g} Hz; EEG needs {LOWEST_RATE} Hz or more")
+
+
 def known_channels(raw, channels: Sequence[str] = ()) -> dict[str, int]:
     """Electrode id by channel name, of those ``channels`` of a recording that the vocabulary has (() for all)."""
     wanted = {electrode_id(name) for name in channels}
@@ -75,7 +80,7 @@ def known_channels(raw, channels: Sequence[str] = ()) -> dict[str, int]:
     return {name: place for name, place in places.items() if place is not None and (not wanted or place in wanted)}
 
 
-def choose_channels(raw, told: Mapping[str, str] = {}) -> tuple[dict[str, int], dict[str, str]]:  # noqa: B006
+def choose_channels(raw, told: Mapping[str, str] | None = None) -> tuple[dict[str, int], dict[str, str]]:
     """Of any recording: electrode id by name of the channels to use, and the reason by name of those left out.
 
     Args:
@@ -85,7 +90,7 @@ def choose_channels(raw, told: Mapping[str, str] = {}) -> tuple[dict[str, int], 
     left_out: dict[str, str] = {}
     for name, kind in zip(raw.ch_names, raw.get_channel_types()):
         electrode = electrode_id(name)
-        if name in told:
+        if told and name in told:
             left_out[name] = told[name]
         elif name in raw.info["bads"]:
             left_out[name] = "marked bad"

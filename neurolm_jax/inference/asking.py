@@ -11,9 +11,10 @@ from neurolm_jax.corpus.labelled import from_baseline
 from neurolm_jax.data.dialogues import prompt_tokens
 from neurolm_jax.eeg import quality
 from neurolm_jax.eeg.mains import detect_mains
-from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, choose_channels, known_channels, preprocess
+from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, check_rate, choose_channels, known_channels, preprocess
 from neurolm_jax.eeg.records import Record
 from neurolm_jax.eeg.tasks import load_task, prompts
+from neurolm_jax.eeg.tasks.readers import duration_of
 from neurolm_jax.errors import UserError
 from neurolm_jax.inference.generation import generate
 from neurolm_jax.inference.measures import with_temperature
@@ -35,7 +36,7 @@ class Answers:
     onsets [N], seconds: of the windows. choices: the answers allowed, () for free text.
     probabilities [N, K]: of each choice, None for free text. texts: the answer of each window.
     channels: used; left_out: reason by channel not used. temperature: of the probabilities' calibration, 1 for none.
-    start: date and time of the recording's first sample, None if it does not tell.
+    start: date and time of the recording's first sample, None if it does not tell. notes: what a reader should know.
     """
 
     recording: str
@@ -50,6 +51,7 @@ class Answers:
     left_out: dict[str, str]
     mains: float | None
     start: datetime.datetime | None = None
+    notes: tuple[str, ...] = ()
     temperature: float = 1.0
 
     @property
@@ -83,6 +85,7 @@ class Answers:
             "left_out": self.left_out,
             "mains": self.mains,
             "temperature": self.temperature,
+            "notes": list(self.notes),
             "notice": NOTICE,
         }
 
@@ -144,10 +147,16 @@ class Answerer:
         if not every >= 1 / RATE:
             raise UserError(f"every: must be positive, not {every}")
         settings = task.preprocessing if task else Preprocessing()
-        signal, channels, left_out, mains = _signal(raw, settings, task.channels if task else (), mains, name)
+        check_rate(raw, name)
+        too_short = UserError(f"{name}: too short, {duration_of(raw):.1f} s; a window has {seconds} s")
+        if duration_of(raw) < seconds:
+            raise too_short
+        wanted = task.channels if task else ()
+        channels, left_out, notes = _choose(raw, wanted, name)
+        signal, mains = _prepare(raw, channels, settings, mains, name)
         length = signal.samples.shape[1] - seconds * RATE
-        if length < 0:
-            raise UserError(f"{name}: too short, {signal.samples.shape[1] / RATE:.1f} s; a window has {seconds} s")
+        if length < 0:  # of a recording no longer than a window, resampling may leave a sample less
+            raise too_short
         begins = np.unique(np.round(np.arange(0, length + 1, every * RATE)).astype(int))
 
         def record(i):
@@ -163,6 +172,7 @@ class Answerer:
             "left_out": left_out,
             "mains": mains,
             "start": raw.info["meas_date"],
+            "notes": notes,
         }
         if task:
             return self._score(task, wording, [len(channels)] * len(begins), record, shared)
@@ -212,28 +222,30 @@ def _plain(question):
     return " ".join(text.split()).rstrip("?").casefold()
 
 
-def _signal(raw, settings, wanted, mains, name):
-    """The signal as training prepares it; names of the channels used, reasons for the others, and the mains."""
+def _choose(raw, wanted, name):
+    """Channels to use, reasons for the others, and what to say about them."""
     chosen, left_out = choose_channels(raw)
     if not chosen:
         raise UserError(f"{name}: none of its channels is a known electrode ({', '.join(raw.ch_names[:8])} ...)")
-    among = known_channels(raw, wanted)
-    trained = {channel: place for channel, place in chosen.items() if channel in among}
-    if trained:  # a montage that shares nothing with the task's is taken as it is
-        left_out |= dict.fromkeys(set(chosen) - set(trained), "not among the electrodes of the task")
-        chosen = trained
+    trained = [channel for channel in known_channels(raw, wanted) if channel in chosen]
+    if not trained:
+        return list(chosen), left_out, ("none of its electrodes is among those that the task was trained with",)
+    others = [channel for channel in chosen if channel not in trained]
+    return trained, left_out | dict.fromkeys(others, "not among the electrodes of the task"), ()
+
+
+def _prepare(raw, channels, settings, mains, name):
+    """The signal of some channels as training prepares it, and the mains that were notched."""
     rate = float(raw.info["sfreq"])
     middle = max(0, (raw.n_times - round(LOOK * rate)) // 2)
-    sample = raw.get_data(list(chosen), middle, min(raw.n_times, middle + round(LOOK * rate)), verbose="error") * 1e6
+    sample = raw.get_data(channels, middle, min(raw.n_times, middle + round(LOOK * rate)), verbose="error") * 1e6
     if fault := quality.unit_fault(quality.deviations(sample, rate)):
         raise UserError(f"{name}: {fault}")
     if settings.mains or settings.low or settings.high:
         detected = detect_mains(quality.fill_gaps(sample), rate)
         mains = mains or raw.info.get("line_freq") or detected or settings.mains
     settings = dataclasses.replace(settings, mains=mains and float(mains))
-    only = raw.copy().pick(list(chosen), verbose="error")
-    signal = preprocess(only, settings, name)
-    return signal, list(chosen), left_out, settings.mains
+    return preprocess(raw.copy().pick(channels, verbose="error"), settings, name), settings.mains
 
 
 def _temperatures(workdir):

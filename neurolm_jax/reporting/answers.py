@@ -51,6 +51,8 @@ def print_answers(found: Answers) -> None:
     names = ", ".join(found.channels[:8]) + (" ..." if len(found.channels) > 8 else "")
     used = f"{len(found.channels)} channels used ({names}), {len(found.left_out)} left out"
     console.print(used, highlight=False, markup=False)
+    for note in found.notes:
+        console.print(note, highlight=False, markup=False)
     console.print(NOTICE, highlight=False)
 
 
