@@ -118,7 +118,7 @@ def write_seed(root: pathlib.Path, make: Make) -> pathlib.Path:
         (start, make(seed.NAMES[sign], 66, 13, 1000, k))
         for k, (start, sign) in enumerate(zip(SEED_STARTS, seed.LABELS))
     ]
-    write_cnt(root / "SEED_EEG" / "SEED_RAW_EEG" / "1_1.cnt", 1000, SEED_STOPS[-1] + 5, stretches)
+    write_cnt(root / "SEED_EEG" / "SEED_RAW_EEG" / "1_1.cnt", 1000, SEED_STOPS[-1] + 25, stretches)
     return root
 
 

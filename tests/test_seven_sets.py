@@ -47,7 +47,7 @@ def config(stage, root):
     return c
 
 
-def run_all(root, signal, small_data):
+def run_all(root, signal, small_data, options):
     """From bytes to figures."""
     with pytest.MonkeyPatch.context() as patch:
         short_schedule(patch)
@@ -56,11 +56,11 @@ def run_all(root, signal, small_data):
     (root / "data" / "text").symlink_to(small_data / "text")
     for stage in FIELDS:
         train.train(config(stage, root), root / stage)
-    return evaluate(root / "instruct", options=Options(varied=True))["tasks"]
+    return evaluate(root / "instruct", options=options)["tasks"]
 
 
 def test_what_is_planted_is_learnt_in_all_seven_at_once(tmp_path, small_data):
-    found = run_all(tmp_path, small_sets.planted, small_data)
+    found = run_all(tmp_path, small_sets.planted, small_data, Options())
     assert set(found) == set(SETS)
     for name, task in found.items():
         assert task["balanced_accuracy"] >= 0.9, name
@@ -71,7 +71,7 @@ def test_what_is_planted_is_learnt_in_all_seven_at_once(tmp_path, small_data):
 
 
 def test_of_noise_nothing_is_learnt(tmp_path, small_data):
-    found = run_all(tmp_path, small_sets.noise, small_data)
+    found = run_all(tmp_path, small_sets.noise, small_data, Options(quick=True))
     for name, task in found.items():
         chance = 1 / len(task["classes"])
         counts = np.sum(task["confusion"], axis=1) / (2 if name == "workload" else 1)  # whose windows overlap by half

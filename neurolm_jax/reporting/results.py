@@ -105,4 +105,4 @@ def _figures(found):
     interval = found.get("interval")
     numbers = [found.get(name) for name in _NAMES]
     first, *rest = ["" if number is None else f"{number:.3f}" for number in numbers]
-    return first, "{:.3f} to {:.3f}".format(*interval) if interval else "", *rest
+    return first, "{:.2f}-{:.2f}".format(*interval) if interval else "", *rest
