@@ -108,14 +108,14 @@ def write_tusl(root: pathlib.Path, make: Make) -> pathlib.Path:
 
 
 # A shorter schedule, to be put in the place of the set's own; the last second of a trial is included.
-SEED_STARTS = tuple(24 + 17 * i for i in range(15))
-SEED_STOPS = tuple(start + 12 for start in SEED_STARTS)
+SEED_STARTS = tuple(24 + 33 * i for i in range(15))
+SEED_STOPS = tuple(start + 28 for start in SEED_STARTS)
 
 
 def write_seed(root: pathlib.Path, make: Make) -> pathlib.Path:
     """One session."""
     stretches = [
-        (start, make(seed.NAMES[sign], 66, 13, 1000, k))
+        (start, make(seed.NAMES[sign], 66, 29, 1000, k))
         for k, (start, sign) in enumerate(zip(SEED_STARTS, seed.LABELS))
     ]
     write_cnt(root / "SEED_EEG" / "SEED_RAW_EEG" / "1_1.cnt", 1000, SEED_STOPS[-1] + 25, stretches)

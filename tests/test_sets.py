@@ -20,7 +20,7 @@ EXPECTED = {
     "tuab": ({"abnormal": 30, "normal": 30}, {"abnormal": 10, "normal": 10}, 23, 10),
     "tuev": (dict.fromkeys(small_sets.RHYTHMS["tuev"], 24), dict.fromkeys(small_sets.RHYTHMS["tuev"], 6), 23, 5),
     "tusl": (dict.fromkeys(small_sets.RHYTHMS["tusl"], 20), dict.fromkeys(small_sets.RHYTHMS["tusl"], 4), 23, 10),
-    "seed": (dict.fromkeys(small_sets.RHYTHMS["seed"], 12), dict.fromkeys(small_sets.RHYTHMS["seed"], 3), 62, 4),
+    "seed": (dict.fromkeys(small_sets.RHYTHMS["seed"], 28), dict.fromkeys(small_sets.RHYTHMS["seed"], 7), 62, 4),
     "seed_iv": (
         {"neutral": 20, "sad": 28, "fear": 26, "happy": 22},
         {"neutral": 16, "sad": 8, "fear": 10, "happy": 14},
@@ -97,9 +97,9 @@ def test_an_abnormal_subject_with_a_normal_session_is_one_subject(prepared):
 def test_recordings_of_a_trial_are_the_trial(prepared):
     """Whole recordings of SEED, for the stages without labels, hold no second of another split's trial."""
     part = open_shards(prepared / "seed" / "recordings" / "train")
-    assert part.manifest["hours"] == pytest.approx(9 * 13 / 3600)
+    assert part.manifest["hours"] == pytest.approx(9 * 29 / 3600)
     seconds = np.array(part.manifest["index"]["samples"]).sum() / 200
-    assert seconds == 9 * 13
+    assert seconds == 9 * 29
 
 
 def test_seed_at_its_real_length_and_schedule(tmp_path):

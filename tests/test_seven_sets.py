@@ -66,8 +66,10 @@ def test_what_is_planted_is_learnt_in_all_seven_at_once(tmp_path, small_data):
         assert task["balanced_accuracy"] >= 0.9, name
         assert task["generation"]["balanced_accuracy"] >= 0.9 and task["unreadable"] <= 0.05, name
         assert min(task["recall"].values()) > 0.7 and task["auroc"] > 0.95, name
-        assert task["baselines"]["band power"]["balanced_accuracy"] >= 0.9, name
-        assert task["baselines"]["majority class"]["balanced_accuracy"] == pytest.approx(1 / len(task["classes"]))
+        chance, found_by = 1 / len(task["classes"]), task["baselines"]
+        assert found_by["majority class"]["balanced_accuracy"] == pytest.approx(chance)
+        assert found_by["frozen features"]["balanced_accuracy"] >= 0.9, name
+        assert found_by["band power"]["balanced_accuracy"] > 1.5 * chance, name  # some rhythms share a band
 
 
 def test_of_noise_nothing_is_learnt(tmp_path, small_data):
