@@ -34,7 +34,7 @@ def planted(name: str) -> Make:
     def make(label, channels, seconds, rate, number):
         time = np.arange(round(seconds * rate)) / rate
         rhythm = 30 * np.sin(2 * np.pi * RHYTHMS[name][label] * time)
-        return rhythm + 10 * np.random.default_rng(number).standard_normal((channels, len(time)))
+        return rhythm + 5 * np.random.default_rng(number).standard_normal((channels, len(time)))
 
     return make
 

@@ -67,7 +67,7 @@ def test_windows_hold_what_their_label_says(prepared, name):
             assert record.samples.shape == (electrodes, seconds * 200)
             frequency, density = welch(record.samples.mean(0), 200, nperseg=400)
             assert frequency[density.argmax()] == small_sets.RHYTHMS[name][record.label], record.label
-            # 30 microvolts: units came through (10 are left by filters at the recordings' ends).
+            # A rhythm of 30 microvolts: units came through.
             assert 17 < record.samples.std() < 29
     assert counts["train"] + counts["validation"] == learnt and counts["test"] == tested
     if task.channels:

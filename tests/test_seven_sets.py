@@ -18,7 +18,7 @@ FIELDS = {
     "tokenizer": {"steps": 80, "batch_size": 4, "row_length": 256},
     "pretrain": {"steps": 20, "batch_size": 4, "row_length": 256},
     "instruct": {
-        "steps": 450,
+        "steps": 1000,
         "batch_size": 16,
         "learning_rate": 1e-2,
         "warmup_steps": 20,
@@ -47,7 +47,7 @@ def config(stage, root):
     return c
 
 
-def run_all(root, signal, small_data, options):
+def run_all(root, signal, small_data, options, **fields):
     """From bytes to figures."""
     with pytest.MonkeyPatch.context() as patch:
         short_schedule(patch)
@@ -55,7 +55,9 @@ def run_all(root, signal, small_data, options):
             prepare.prepare_task(load_task(name), write(root / "in" / name, signal(name)), root / "data" / name)
     (root / "data" / "text").symlink_to(small_data / "text")
     for stage in FIELDS:
-        train.train(config(stage, root), root / stage)
+        c = config(stage, root)
+        c.update(fields if stage == "instruct" else {})
+        train.train(c, root / stage)
     return evaluate(root / "instruct", options=options)["tasks"]
 
 
@@ -73,7 +75,7 @@ def test_what_is_planted_is_learnt_in_all_seven_at_once(tmp_path, small_data):
 
 
 def test_of_noise_nothing_is_learnt(tmp_path, small_data):
-    found = run_all(tmp_path, small_sets.noise, small_data, Options(quick=True))
+    found = run_all(tmp_path, small_sets.noise, small_data, Options(quick=True), steps=200)
     for name, task in found.items():
         chance = 1 / len(task["classes"])
         counts = np.sum(task["confusion"], axis=1) / (2 if name == "workload" else 1)  # whose windows overlap by half
