@@ -70,13 +70,13 @@ def test_scanned_layers_equal_single_ones_with_and_without_remat(scale_by_depth)
     params = jax.tree.map(lambda p: p + 0.2 * jax.random.normal(jax.random.key(2), p.shape), params)
 
     def scanned(params, remat):
-        return Stack(StackConfig(**{**vars(c), "remat": remat})).apply({"params": params}, x, seen)
+        return Stack(StackConfig(**{**vars(c), "remat": remat})).apply({"params": params}, x, seen)[0]
 
     def single(params):
         y = x
         for layer in range(3):
             here = jax.tree.map(lambda p: p[layer], params["blocks"])  # noqa: B023 (used at once)
-            y, _ = Block(c).apply({"params": here}, y, layer, seen, True)
+            y, _ = Block(c).apply({"params": here}, y, layer, None, seen, 0, True)
         return y
 
     want = jax.value_and_grad(lambda p: jnp.square(single(p)).sum())(params)
