@@ -4,7 +4,8 @@ import time
 
 import numpy as np
 
-ROUNDS = 3
+from neurolm_jax.benchmarks import ROUNDS
+
 CHANNELS, SECONDS, QUESTION, NEW = 23, 5, 64, 5  # tokens of the question; new tokens
 PADDED_EEG = 276  # tokens, whatever the sample has
 SAMPLES = 8

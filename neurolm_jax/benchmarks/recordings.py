@@ -6,7 +6,8 @@ import pathlib
 import tempfile
 import time
 
-ROUNDS = 3
+from neurolm_jax.benchmarks import ROUNDS
+
 MANY = 12  # recordings
 
 

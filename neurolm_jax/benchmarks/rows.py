@@ -5,7 +5,8 @@ import pathlib
 import tempfile
 import time
 
-ROUNDS = 3
+from neurolm_jax.benchmarks import ROUNDS
+
 LENGTH = 1024  # tokens in a row of size B
 BLOCK = 320  # seconds of one made recording
 V5P_PEAK = 459e12  # bfloat16 FLOP a second

@@ -141,9 +141,13 @@ def answer_tokens(answer: str) -> list[int]:
 
 def dialogue(task: Task, record: Record, begin: int, prompt: Prompt, label: str) -> Dialogue:
     """A window's crop of the task's length from sample ``begin`` on, with a question and its answer."""
-    samples = record.samples[:, begin : begin + task.seconds * RATE]
     answer = answer_tokens(prompt.answers[task.labels.index(label)])
-    return Dialogue(samples, record.electrodes, prompt_tokens(prompt.question), answer)
+    return Dialogue(crop(task, record, begin), record.electrodes, prompt_tokens(prompt.question), answer)
+
+
+def crop(task: Task, record: Record, begin: int) -> np.ndarray:
+    """A window's samples [C, task.seconds * 200] from sample ``begin`` on."""
+    return record.samples[:, begin : begin + task.seconds * RATE]
 
 
 def fill_dialogues(dialogues: Sequence[Dialogue], size: RowSize) -> dict[str, dict[str, np.ndarray]]:

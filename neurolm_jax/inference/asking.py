@@ -218,8 +218,7 @@ class Answerer:
 
 def _plain(question):
     """A question without its frame, options and marks, for comparison."""
-    text = question.strip().removeprefix("Question:").removesuffix("Answer:").split("Options:")[0]
-    return " ".join(text.split()).rstrip("?").casefold()
+    return " ".join(prompts.stem_of(question).split()).rstrip("?").casefold()
 
 
 def _choose(raw, wanted, name):

@@ -46,9 +46,7 @@ def slow_wave(samples: np.ndarray) -> np.ndarray:
     return np.stack([part.mean(-1) for part in np.array_split(samples, MEANS, axis=-1)], -1)
 
 
-def probe(
-    train: np.ndarray, labels: np.ndarray, groups: np.ndarray, test: np.ndarray, classes: int, jobs: int | None = None
-) -> np.ndarray:
+def probe(train: np.ndarray, labels: np.ndarray, groups: np.ndarray, test: np.ndarray, classes: int) -> np.ndarray:
     """Class probabilities [N, classes] of standardised, regularised logistic regression.
 
     Its strength is chosen by cross-validation inside the training part, which keeps groups (subjects) together.
@@ -69,10 +67,10 @@ def probe(
     _, group = np.unique(groups.astype(str), return_inverse=True)
     folds = min(5, int(counts.min()), min(len(np.unique(group[labels == k])) for k in present))
     if folds < 2:
-        search = model
+        fitted = model.fit(train, labels)
     else:
         splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
-        search = GridSearchCV(model, strengths, scoring="balanced_accuracy", cv=splitter, n_jobs=jobs)
-    search.fit(train, labels, **({"groups": group} if folds >= 2 else {}))
-    found[:, present] = search.predict_proba(test)
+        search = GridSearchCV(model, strengths, scoring="balanced_accuracy", cv=splitter)
+        fitted = search.fit(train, labels, groups=group)
+    found[:, present] = fitted.predict_proba(test)
     return found

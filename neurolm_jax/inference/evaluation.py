@@ -1,5 +1,6 @@
 """What a model is worth on its tasks, beside simple methods on the same windows."""
 
+import functools
 import pathlib
 import time
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 
 from neurolm_jax.configuration import use_compilation_cache
-from neurolm_jax.eeg.tasks import Task, prompts
+from neurolm_jax.eeg.tasks import prompts
 from neurolm_jax.errors import UserError
 from neurolm_jax.inference import baselines
 from neurolm_jax.inference.features import encode_windows
@@ -22,9 +23,9 @@ from neurolm_jax.inference.measures import (
     measure_words,
     with_temperature,
 )
-from neurolm_jax.inference.model import Trained, load_trained
+from neurolm_jax.inference.model import load_trained
 from neurolm_jax.inference.scoring import answer_probabilities, question_size
-from neurolm_jax.inference.windows import Windows, read_windows
+from neurolm_jax.inference.windows import read_windows
 from neurolm_jax.models.quantizer import used_and_perplexity
 from neurolm_jax.stages import corpora
 
@@ -58,7 +59,8 @@ def evaluate(
     if names:
         config.data.tasks = tuple(names)
     use_compilation_cache(config)
-    parts = read_windows(corpora.tasks(config, options.split))
+    opened = functools.cache(lambda *splits: read_windows(corpora.tasks(config, *splits)))
+    parts = opened(options.split)
     # One size of row for all tasks, so that one compiled program serves them.
     among = [size for windows in parts.values() for size in _sizes(windows)]
     found, counts = {}, np.zeros(config.tokenizer.codes, int)
@@ -67,7 +69,7 @@ def evaluate(
             bar.set_postfix_str(name)
             if not len(windows):
                 raise UserError(f"{name}: no window in its {options.split} part")
-            found[name], codes = _evaluate_task(model, windows, options, among)
+            found[name], codes = _evaluate_task(model, windows, options, among, opened)
             counts += codes
     # A converted NeuroLM checkpoint may come without its tokenizer's codebook.
     has_codebook = bool(model.weights.extra["state"].codebook.initialised)
@@ -80,25 +82,25 @@ def evaluate(
     }
 
 
-def _evaluate_task(model, windows, options, among):
+def _evaluate_task(model, windows, options, among, opened):
     task = windows.task
     probabilities = answer_probabilities(model, windows, among=among)
     found = _measure(windows, probabilities)
     found |= {"classes": task.labels, "scored": task.scored, "groups": len(set(windows.groups.tolist()))}
     found["figures"] = list(task.figures)
     found["published"] = {name: dict(figures) for name, figures in task.published.items()}
-    found["calibration"] = _calibrate(model, windows, probabilities, options, among)
+    found["calibration"] = _calibrate(model, windows, probabilities, options, among, opened)
     features, codes = encode_windows(model, windows, among)
     if options.varied:
         found["prompts"] = _ask_otherwise(model, windows, probabilities, among)
     if not options.quick:
         words = measure_words(windows.labels, generate_answers(model, windows, among), len(task.answers))
         found |= {"unreadable": words["unreadable"], "generation": words}
-        training = _windows(model, task, *model.stage.config.data.splits).at_most(baselines.MOST)
+        training = opened(*model.stage.config.data.splits)[task.name].at_most(baselines.MOST)
         trained, _ = encode_windows(model, training, among)
         found["baselines"] = {} if jax.process_index() else _baselines(training, trained, windows, features)
     if options.finetune:
-        training, validation = (_windows(model, task, split) for split in ("train", "validation"))
+        training, validation = (opened(split)[task.name] for split in ("train", "validation"))
         tuned = finetune(model, training, validation, windows, options.finetune)
         found.setdefault("baselines", {})["fine-tuned encoder"] = _measure(windows, tuned)
     return found, codes
@@ -109,24 +111,18 @@ def _sizes(windows):
     return {question_size(task, prompts.prompt(task), int(channels)) for channels in set(windows.channels.tolist())}
 
 
-def _windows(model: Trained, task: Task, *splits: str) -> Windows:
-    config = model.stage.config
-    parts = [part for part in corpora.tasks(config, *splits) if part[0].name == task.name]
-    return read_windows(parts)[task.name]
-
-
 def _measure(windows, probabilities):
     task = windows.task
     positive = task.labels.index(task.positive) if task.positive else 1
     return measure(windows.labels, probabilities, task.labels, windows.groups, positive)
 
 
-def _calibrate(model, windows, probabilities, options, among):
+def _calibrate(model, windows, probabilities, options, among, opened):
     """The temperature that suits the validation part, and the calibration error with it; None where there is no such
     part, or the model has learnt from it."""
     if options.split != "test" or "validation" in model.stage.config.data.splits:
         return None
-    validation = _windows(model, windows.task, "validation").at_most(CALIBRATION)
+    validation = opened("validation")[windows.task.name].at_most(CALIBRATION)
     if not len(validation):
         return None
     temperature = fit_temperature(validation.labels, answer_probabilities(model, validation, among=among))

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from neurolm_jax.eeg.preprocessing import RATE
+from neurolm_jax.data.dialogues import crop
 from neurolm_jax.inference.model import Trained, over_rows
-from neurolm_jax.inference.questions import Question, QuestionRows, Size, fill_questions, row_size
-from neurolm_jax.inference.windows import Windows, centre
+from neurolm_jax.inference.questions import Question, QuestionRows, Size, row_size
+from neurolm_jax.inference.windows import Windows, middle
 
 LARGEST = 4096  # numbers of a window that a probe reads one by one
 
@@ -24,23 +24,21 @@ def encode_windows(model: Trained, windows: Windows, among: Sequence[Size] = ())
     whole = len(set(windows.channels.tolist())) == 1 and windows.channels[0] * task.seconds * width <= LARGEST
 
     def make(number):
-        record, begin = windows[number], centre(task, windows.samples[number])
-        return Question(record.samples[:, begin : begin + task.seconds * RATE], record.electrodes, [0])
+        record, begin = middle(windows, number)
+        return Question(crop(task, record, begin), record.electrodes, [0])
 
     sizes = [Size(int(channels) * task.seconds, 1) for channels in windows.channels]
     among = [Size(size.eeg, 1) for size in among]
     rows = QuestionRows(sizes, make, row_size(model.stage, sizes, among))
     found: list = [None] * len(windows)
-    counts, row = np.zeros(model.stage.tokenizer_config.codes, int), 0
-    for features, codes in over_rows(_compiled(model.stage), model, rows, fill_questions([], rows.size), rows.size.eeg):
-        for line, line_codes in zip(features[: len(rows) - row], codes):
-            stop = 0
-            for number in rows.questions(row):
-                here = slice(stop, stop := stop + sizes[number].eeg)
-                tokens = np.asarray(line[here], np.float32)
-                found[number] = tokens.ravel() if whole else np.concatenate([tokens.mean(0), tokens.std(0)])
-                counts += np.bincount(line_codes[here], minlength=len(counts))
-            row += 1
+    counts = np.zeros(model.stage.tokenizer_config.codes, int)
+    for row, (features, codes) in enumerate(over_rows(_compiled(model.stage), model, rows, rows.size.eeg)):
+        stop = 0
+        for number in rows.questions(row):
+            here = slice(stop, stop := stop + sizes[number].eeg)
+            tokens = np.asarray(features[here], np.float32)
+            found[number] = tokens.ravel() if whole else np.concatenate([tokens.mean(0), tokens.std(0)])
+            counts += np.bincount(codes[here], minlength=len(counts))
     return np.stack(found), counts
 
 

@@ -1,19 +1,17 @@
 """A baseline: the tokenizer's encoder trained as a whole on one task, with a linear head on its mean feature."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from neurolm_jax.data import streams
+from neurolm_jax.data.dialogues import crop
 from neurolm_jax.data.eeg_rows import MICROVOLTS, empty_row, fill_row
 from neurolm_jax.data.packing import RowPlan
-from neurolm_jax.eeg.preprocessing import RATE
 from neurolm_jax.inference.measures import measure
 from neurolm_jax.inference.model import THREADS, Trained, over_rows
-from neurolm_jax.inference.windows import Windows, centre
+from neurolm_jax.inference.windows import Windows, middle
 from neurolm_jax.models.tokenizer import Tokenizer
 from neurolm_jax.training.mesh import batch_parts, put_batch
 
@@ -60,14 +58,10 @@ def finetune(
 
 
 def _predict(predict, model, params, windows, size, classes):
-    rows = _Rows(windows, size, None)
-    found, row = np.zeros((len(windows), classes)), 0
-    model = model._replace(weights=params)
-    for lines in over_rows(predict, model, rows, rows.filled([]), size):
-        for line in lines[: len(rows) - row]:
-            numbers = rows.plan.row(row)[1]
-            found[numbers] = line[: len(numbers)]
-            row += 1
+    rows, found = _Rows(windows, size, None), np.zeros((len(windows), classes))
+    for row, scored in enumerate(over_rows(predict, model._replace(weights=params), rows, size)):
+        numbers = rows.plan.row(row)[1]
+        found[numbers] = scored[: len(numbers)]
     return found
 
 
@@ -85,14 +79,17 @@ class _Rows:
         return len(self.plan)
 
     def __getitem__(self, index):
-        return self.filled(self.plan.row(index)[1])
+        return self._filled(self.plan.row(index)[1])
 
-    def filled(self, numbers):
+    def empty(self):
+        return self._filled([])
+
+    def _filled(self, numbers):
         row, place = empty_row(self.size), 0
         labels = np.full(self._slots, NO_LABEL, np.int32)
         for segment, number in enumerate(numbers, start=1):
-            record, begin = self._windows[number], centre(self._windows.task, self._windows.samples[number])
-            samples = record.samples[:, begin : begin + self._windows.task.seconds * RATE]
+            record, begin = middle(self._windows, number)
+            samples = crop(self._windows.task, record, begin)
             place = fill_row(row, place, segment, samples / MICROVOLTS, record.electrodes)
             labels[segment - 1] = self._windows.labels[number]
         return row | {"labels": labels}
@@ -103,7 +100,6 @@ def _largest(*parts):
     return max(512, *(int(w.channels.max()) * w.task.seconds for w in parts))
 
 
-@functools.lru_cache(maxsize=4)
 def _compiled(stage, optimizer):
     def logits(params, rows):
         ids = rows["channel"], rows["second"], rows["segment"]

@@ -12,9 +12,9 @@ from neurolm_jax.data.dialogues import prompt_tokens
 from neurolm_jax.eeg.tasks import prompts
 from neurolm_jax.eeg.tasks.prompts import Prompt
 from neurolm_jax.inference.model import Trained, over_rows
-from neurolm_jax.inference.questions import Question, QuestionRows, Size, fill_questions, row_size
+from neurolm_jax.inference.questions import Question, QuestionRows, Size, row_size
 from neurolm_jax.inference.scoring import asked, question, seen
-from neurolm_jax.inference.windows import Windows, centre
+from neurolm_jax.inference.windows import Windows, middle
 
 
 def generate_answers(model: Trained, windows: Windows, among: Sequence[Size] = ()) -> list[int | None]:
@@ -27,8 +27,7 @@ def generate_answers(model: Trained, windows: Windows, among: Sequence[Size] = (
     given = vocabulary.decode(tokens[len(prompt_tokens(prompt.question)) :])
 
     def make(number):
-        found = question(task, prompt, windows[number], centre(task, windows.samples[number]))
-        return dataclasses.replace(found, answers=())
+        return dataclasses.replace(question(task, prompt, *middle(windows, number)), answers=())
 
     sizes = [Size(int(channels) * task.seconds, len(tokens)) for channels in windows.channels]
     texts = generate(model, sizes, make, max(map(len, answers)), among)
@@ -46,13 +45,9 @@ def generate(
     among = [dataclasses.replace(size, answers=(1,)) for size in among]
     rows = QuestionRows(sizes, make, row_size(model.stage, sizes, among))
     found: list = [""] * len(sizes)
-    row = 0
-    greedy = _compiled(model.stage, tokens)
-    for said in over_rows(greedy, model, rows, fill_questions([], rows.size), rows.size.tokens):
-        for line in said[: len(rows) - row]:
-            for place, number in enumerate(rows.questions(row)):
-                found[number] = text_of(line[place].tolist())
-            row += 1
+    for row, said in enumerate(over_rows(_compiled(model.stage, tokens), model, rows, rows.size.tokens)):
+        for number, branch in zip(rows.questions(row), said):
+            found[number] = text_of(branch.tolist())
     return found
 
 

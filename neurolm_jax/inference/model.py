@@ -1,5 +1,6 @@
 """A trained model on all devices, and how it goes over any number of rows."""
 
+import itertools
 import math
 import pathlib
 from collections.abc import Callable, Iterator
@@ -40,20 +41,21 @@ def load_trained(workdir: str | pathlib.Path) -> Trained:
     return Trained(stage, weights, mesh)
 
 
-def over_rows(function: Callable, model: Trained, rows, empty: dict, length: int) -> Iterator[Any]:
-    """``function(weights, batch)`` over rows of ``length`` tokens; yields its results as arrays [b, ...] in the order
-    of the rows, the last batch filled up by ``empty`` rows.
+def over_rows(function: Callable, model: Trained, rows, length: int) -> Iterator[Any]:
+    """``function(weights, batch)`` over ``rows`` of ``length`` tokens; yields what it gives for each row, in order.
 
-    Every process reads its own part of each batch, and has all results.
+    The last batch is filled up with ``rows.empty()``. Every process reads its own part of each batch, and has all
+    results.
     """
     parts = batch_parts(model.mesh)
     batch = _batch(len(rows), length, parts)
     processes = jax.process_index(), jax.process_count()
-    steps = streams.Steps({"rows": (_Padded(rows, empty), batch)}, math.ceil(len(rows) / batch), *processes)
+    steps = streams.Steps({"rows": (_Padded(rows), batch)}, math.ceil(len(rows) / batch), *processes)
     read = streams.iterate(steps, 0, THREADS)
     placed = (put_batch(model.mesh, step["rows"]) for step in read)
-    for found in (function(model.weights, rows) for rows in streams.prefetch(placed)):
-        yield jax.tree.map(_everywhere, found)
+    results = (jax.tree.map(_everywhere, function(model.weights, data)) for data in streams.prefetch(placed))
+    every = (jax.tree.map(lambda x: x[place], found) for found in results for place in range(batch))  # noqa: B023
+    yield from itertools.islice(every, len(rows))
 
 
 def _batch(count, length, parts):
@@ -64,8 +66,8 @@ def _batch(count, length, parts):
 
 
 class _Padded:
-    def __init__(self, rows, empty):
-        self._rows, self._empty = rows, empty
+    def __init__(self, rows):
+        self._rows, self._empty = rows, rows.empty()
 
     def __len__(self):
         return len(self._rows)

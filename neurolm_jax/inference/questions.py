@@ -65,6 +65,9 @@ class QuestionRows:
     def __getitem__(self, index: int) -> dict:
         return fill_questions([self._make(i) for i in self.questions(index)], self.size)
 
+    def empty(self) -> dict:
+        return fill_questions([], self.size)
+
     def questions(self, index: int) -> list[int]:
         """Numbers of the questions in a row."""
         return self._plan.row(index)[1]

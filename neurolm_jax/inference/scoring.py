@@ -8,13 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from neurolm_jax.data.dialogues import answer_tokens, prompt_tokens
-from neurolm_jax.eeg.preprocessing import RATE
+from neurolm_jax.data.dialogues import answer_tokens, crop, prompt_tokens
 from neurolm_jax.eeg.records import Record
 from neurolm_jax.eeg.tasks import Task, prompts
 from neurolm_jax.eeg.tasks.prompts import Prompt
 from neurolm_jax.inference.model import Trained, over_rows
-from neurolm_jax.inference.questions import Question, QuestionRows, Size, fill_questions, row_size
+from neurolm_jax.inference.questions import Question, QuestionRows, Size, row_size
 from neurolm_jax.inference.windows import Windows, crops
 from neurolm_jax.models.losses import target_log_probabilities
 
@@ -66,8 +65,7 @@ def question(task: Task, prompt: Prompt, record: Record, begin: int) -> Question
 
     What all answers begin with, such as the bracket before a letter, is a part of the question.
     """
-    samples = record.samples[:, begin : begin + task.seconds * RATE]
-    return Question(samples, record.electrodes, *asked(prompt))
+    return Question(crop(task, record, begin), record.electrodes, *asked(prompt))
 
 
 def question_size(task: Task, prompt: Prompt, channels: int) -> Size:
@@ -90,15 +88,12 @@ def answer_scores(
     """Log probability of every allowed answer of each question; questions are packed."""
     rows = QuestionRows(sizes, make, row_size(model.stage, sizes, among))
     found: list = [None] * len(sizes)
-    row = 0
-    for scores in over_rows(_compiled(model.stage), model, rows, fill_questions([], rows.size), rows.size.tokens):
-        for line in scores[: len(rows) - row]:
-            stop = 0
-            for number in rows.questions(row):
-                stops = stop + np.cumsum(sizes[number].answers)
-                found[number] = [float(part.sum()) for part in np.split(line[stop : stops[-1]], stops[:-1] - stop)]
-                stop = int(stops[-1])
-            row += 1
+    for row, scores in enumerate(over_rows(_compiled(model.stage), model, rows, rows.size.tokens)):
+        stop = 0
+        for number in rows.questions(row):
+            stops = stop + np.cumsum(sizes[number].answers)
+            found[number] = [float(part.sum()) for part in np.split(scores[stop : stops[-1]], stops[:-1] - stop)]
+            stop = int(stops[-1])
     return found
 
 
@@ -111,11 +106,9 @@ def _compiled(stage):
         hidden, _ = stage.go_on(
             weights, branches["tokens"], branches["position"], seen(branches, length), cache, length
         )
-        targets = branches["target"]
-        classes = stage.classes(weights)
-        return target_log_probabilities(hidden.reshape(-1, hidden.shape[-1]), classes, targets.reshape(-1)).reshape(
-            targets.shape
-        )
+        classes, targets = stage.classes(weights), branches["target"]
+        scores = target_log_probabilities(hidden.reshape(-1, hidden.shape[-1]), classes, targets.reshape(-1))
+        return scores.reshape(targets.shape)
 
     return jax.jit(score)
 

@@ -83,6 +83,11 @@ def crops(task: Task, samples: int) -> np.ndarray:
     return np.unique(np.linspace(0, spare, CROPS).round().astype(int))
 
 
+def middle(windows: Windows, number: int) -> tuple[Record, int]:
+    """A window, and where its middle crop begins."""
+    return windows[number], centre(windows.task, windows.samples[number])
+
+
 def centre(task: Task, samples: int) -> int:
     """First sample of the middle crop."""
     return (samples - task.seconds * RATE) // 2

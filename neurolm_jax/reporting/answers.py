@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 
+from neurolm_jax.eeg.tasks.prompts import stem_of
 from neurolm_jax.errors import UserError
 from neurolm_jax.inference.asking import NOTICE, Answers
 from neurolm_jax.outputs import appearing_file
@@ -21,7 +22,7 @@ def print_answers(found: Answers) -> None:
     from rich.table import Table
 
     console = Console()
-    console.print(f"{found.recording}: {short(found.question)}", highlight=False)
+    console.print(f"{found.recording}: {stem_of(found.question)}", highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("time", no_wrap=True)
     table.add_column("answer", overflow="fold")
@@ -54,11 +55,6 @@ def print_answers(found: Answers) -> None:
     for note in found.notes:
         console.print(note, highlight=False, markup=False)
     console.print(NOTICE, highlight=False)
-
-
-def short(question: str) -> str:
-    """A question without its frame and options."""
-    return question.removeprefix("Question: ").removesuffix(" Answer:").split(" Options:")[0]
 
 
 def clock(seconds: float) -> str:
@@ -125,7 +121,7 @@ def draw(found: Answers, raw):
         for onset, text in list(zip(found.onsets, found.texts))[:: max(1, len(found.texts) // 20)]:
             above.text(onset, 0.05, text[:60], rotation=60, fontsize=6, va="bottom")
         above.set(ylim=(0, 1), yticks=[])
-    above.set(title=short(found.question))
+    above.set(title=stem_of(found.question))
     above.title.set_fontsize(9)
 
     shown = raw.copy().pick(names, verbose="error").load_data(verbose="error")

@@ -99,13 +99,9 @@ class InstructStage(NeuroLMStage):
         """Whether a sample must have a row to itself, since the encoder's norm runs over the row."""
         return self.tokenizer_config.encoder.patch_norm == "row"
 
-    def row_size(self, answers: int) -> RowSize:
-        """What a row of dialogues holds, with as many answer tokens."""
-        return RowSize(self.config.eeg_length, self.config.row_length, answers, *([1] if self.alone else []))
-
     def sources(self, train):
         c = self.config
-        size = self.row_size(c.answer_length)
+        size = RowSize(c.eeg_length, c.row_length, c.answer_length, *([1] if self.alone else []))
         augmentation = Augmentation(**c.augmentation) if train else Augmentation()
         tasks = corpora.tasks(c, *(c.data.splits if train else ("validation",)))
         varied = c.data.prompts == "varied"

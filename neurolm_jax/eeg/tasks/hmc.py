@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from neurolm_jax.eeg.preprocessing import Preprocessing
 from neurolm_jax.eeg.tasks.base import MULTICLASS, Opened, Recording, Task, Window
 from neurolm_jax.eeg.tasks.readers import files_under, labels_beside, read_raw
+from neurolm_jax.eeg.tasks.splits import by_place
 from neurolm_jax.errors import UserError
 
 SECONDS = 30
@@ -47,8 +48,7 @@ def _open(file):
 
 def official(found: Sequence[Recording]) -> Mapping[str, str]:
     """The first 100 files by name for training, the next 25 for validation, the rest for test."""
-    names = sorted(r.name for r in found)
-    return {n: "train" if i < 100 else "validation" if i < 125 else "test" for i, n in enumerate(names)}
+    return by_place(found, ("train", 100), ("validation", 25), ("test", None))
 
 
 TASK = Task(

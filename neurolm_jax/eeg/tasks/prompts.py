@@ -1,6 +1,5 @@
 """A task's question in words, as the released models were taught it (paper, section 2.4), and other ways to ask it."""
 
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -26,16 +25,21 @@ def prompt(task: Task, wording: int = 0, order: Sequence[int] | None = None) -> 
     stem = (task.question, *task.wordings)[wording]
     words = list(task.answers.values())
     if not task.lettered:
-        return Prompt(f"Question: {stem} Answer:", tuple(f" {word}" for word in words))
+        return Prompt(free_prompt(stem), tuple(f" {word}" for word in words))
     order = range(len(words)) if order is None else order
     options = " ".join(f"({chr(ord('A') + place)}) {words[k]}." for place, k in enumerate(order))
     letters = [f" ({chr(ord('A') + place)})" for place in np.argsort(order)]
-    return Prompt(f"Question: {stem} Options: {options} Answer:", tuple(letters))
+    return Prompt(free_prompt(f"{stem} Options: {options}"), tuple(letters))
 
 
 def free_prompt(question: str) -> str:
     """A question of the user's own, in the form the model knows."""
     return f"Question: {question.strip()} Answer:"
+
+
+def stem_of(question: str) -> str:
+    """A question without its frame and options."""
+    return question.strip().removeprefix("Question:").removesuffix("Answer:").split("Options:")[0].strip()
 
 
 def draw(task: Task, rng: np.random.Generator) -> Prompt:
@@ -48,11 +52,6 @@ def variants(task: Task, seed: int = 0) -> list[Prompt]:
     """The task's own prompt, then every other wording; options are shuffled in all but the first, and a task without
     other wordings is asked a second time with shuffled options."""
     rng = np.random.default_rng(seed)
-    own = prompt(task)
-    count = max(1 + len(task.wordings), 2 if task.lettered else 1)
-    found = [own]
-    for wording in itertools.islice(
-        itertools.cycle(range(1, 1 + len(task.wordings)) if task.wordings else [0]), count - 1
-    ):
-        found.append(prompt(task, wording, rng.permutation(len(task.answers)) if task.lettered else None))
-    return found
+    others = range(1, 1 + len(task.wordings)) if task.wordings else [0] if task.lettered else []
+    orders = (rng.permutation(len(task.answers)) if task.lettered else None for _ in others)
+    return [prompt(task), *(prompt(task, wording, order) for wording, order in zip(others, orders))]

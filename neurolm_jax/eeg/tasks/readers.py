@@ -96,6 +96,15 @@ def tiled(duration: float, seconds: float, label: str, begin: float = 0.0, step:
     return [Window(begin + i * step, seconds, label) for i in range(count)]
 
 
+def around(first: float, last: float, seconds: float, label: str, duration: float) -> Window:
+    """A window with an event from second ``first`` to ``last`` in its middle. Near an end of the recording it is moved
+    inside; of an event that begins after the end it stays outside, where ``prepare`` refuses it."""
+    onset = (first + last - seconds) / 2
+    if first < duration:
+        onset = min(max(onset, 0), duration - seconds)
+    return Window(onset, seconds, label)
+
+
 def duration_of(raw) -> float:
     """Seconds."""
     return raw.n_times / raw.info["sfreq"]

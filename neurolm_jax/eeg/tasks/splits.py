@@ -33,9 +33,8 @@ def assign(task: Task, recordings: Sequence[Recording], way: str = "published", 
     if way == "subject":
         if any(recording.subject is None for recording in recordings):
             raise UserError(f"--split subject: the subjects of {task.name} are not known")
-        return _by_subject(recordings, seed)
-    if all(recording.split is None for recording in recordings):
-        return _by_subject(recordings, seed)
+    if way == "subject" or all(recording.split is None for recording in recordings):
+        return _deal(recordings, SHARES, seed)
     found = {recording.name: recording.split for recording in recordings}
     training = [recording for recording in recordings if recording.split == "train"]
     if "validation" not in found.values() and task.validation:
@@ -43,10 +42,6 @@ def assign(task: Task, recordings: Sequence[Recording], way: str = "published", 
     if not task.within_subjects:
         _refuse_two_sides(task, recordings, found)
     return found
-
-
-def _by_subject(recordings, seed) -> dict[str, str]:
-    return _deal(recordings, SHARES, seed)
 
 
 def _deal(recordings, shares, seed):
@@ -74,6 +69,16 @@ def _refuse_two_sides(task: Task, recordings: Sequence[Recording], found: Mappin
                 f"{task.name}: subject {recording.subject} is on two sides: {name} in {other}, {recording.name} in"
                 f" {split}; remove one of them, or use --split subject"
             )
+
+
+def by_place(recordings: Sequence[Recording], *parts: tuple[str, int | None]) -> dict[str, str]:
+    """Recordings sorted by name: so many of them to the first split, so many to the next; None takes the rest."""
+    names, found, place = sorted(recording.name for recording in recordings), {}, 0
+    for split, count in parts:
+        stop = None if count is None else place + count
+        found |= dict.fromkeys(names[place:stop], split)
+        place = stop
+    return found
 
 
 def held_out(count: int, share: float, seed: int = 0) -> np.ndarray:

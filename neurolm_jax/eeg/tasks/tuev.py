@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from neurolm_jax.eeg.tasks import tuh
-from neurolm_jax.eeg.tasks.base import MULTICLASS, Opened, Recording, Task, Window
-from neurolm_jax.eeg.tasks.readers import duration_of, files_under, labels_beside, read_raw
+from neurolm_jax.eeg.tasks.base import MULTICLASS, Opened, Recording, Task
+from neurolm_jax.eeg.tasks.readers import around, duration_of, files_under, labels_beside, read_raw
 from neurolm_jax.errors import UserError
 
 SECONDS = 5
@@ -50,13 +50,8 @@ def _open(file):
             raise UserError(f"{labels}: line {number} is not 'channel,start,stop,label': {line!r}") from error
         if code not in LABELS:
             raise UserError(f"{labels}: line {number}: label {fields[3]} is none of 1 to 6")
-        onset = (first + last - SECONDS) / 2
-        if first < duration:
-            onset = min(max(onset, 0), duration - SECONDS)
-        windows.append(Window(onset, SECONDS, LABELS[code]))
-    if duration < SECONDS:
-        windows = []
-    return Opened(raw, windows)
+        windows.append(around(first, last, SECONDS, LABELS[code], duration))
+    return Opened(raw, windows if duration >= SECONDS else [])
 
 
 def official(found: Sequence[Recording]) -> Mapping[str, str]:

@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from neurolm_jax.eeg.tasks import tuh
-from neurolm_jax.eeg.tasks.base import MULTICLASS, Opened, Recording, Task, Window
-from neurolm_jax.eeg.tasks.readers import duration_of, files_under, labels_beside, read_raw
+from neurolm_jax.eeg.tasks.base import MULTICLASS, Opened, Recording, Task
+from neurolm_jax.eeg.tasks.readers import around, duration_of, files_under, labels_beside, read_raw
+from neurolm_jax.eeg.tasks.splits import by_place
 from neurolm_jax.errors import UserError
 
 SECONDS = 10
@@ -44,10 +45,7 @@ def _open(file):
             raise UserError(f"{labels}: line {number} is not 'start stop label': {line!r}") from error
         if label not in TASK.answers:
             raise UserError(f"{labels}: line {number}: label {label!r} is none of {', '.join(TASK.answers)}")
-        onset = (first + last - SECONDS) / 2  # events last ten seconds, give or take a sample
-        if first < duration:
-            onset = min(max(onset, 0), duration - SECONDS)
-        windows.append(Window(onset, SECONDS, label))
+        windows.append(around(first, last, SECONDS, label, duration))  # ten seconds, give or take a sample
     return Opened(raw, windows if duration >= SECONDS else [])
 
 
@@ -55,8 +53,7 @@ def official(found: Sequence[Recording]) -> Mapping[str, str]:
     """60 / 20 / 20 of the files, whoever they are of: subjects are on two sides. The released code takes the files in
     the order of its disk, test before validation; here they are sorted."""
     first, second = int(len(found) * 0.6), int(len(found) * 0.8)
-    names = sorted(r.name for r in found)
-    return {n: "train" if i < first else "test" if i < second else "validation" for i, n in enumerate(names)}
+    return by_place(found, ("train", first), ("test", second - first), ("validation", None))
 
 
 TASK = Task(

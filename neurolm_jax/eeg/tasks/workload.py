@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from neurolm_jax.eeg.preprocessing import Preprocessing
 from neurolm_jax.eeg.tasks.base import BINARY, Opened, Recording, Task
 from neurolm_jax.eeg.tasks.readers import duration_of, files_under, read_raw, tiled
+from neurolm_jax.eeg.tasks.splits import by_place
 from neurolm_jax.errors import UserError
 
 SECONDS, STEP, LAST = 4, 2, 60
@@ -37,8 +38,7 @@ def _open(file, label):
 
 def official(found: Sequence[Recording]) -> Mapping[str, str]:
     """The first 52 files by name for training, the next 10 for validation, the rest for test: whole subjects."""
-    names = sorted(r.name for r in found)
-    return {n: "train" if i < 52 else "validation" if i < 62 else "test" for i, n in enumerate(names)}
+    return by_place(found, ("train", 52), ("validation", 10), ("test", None))
 
 
 TASK = Task(
