@@ -3,10 +3,10 @@
   python -m neurolm_jax.evaluate --checkpoint W [--tasks hmc,tuev] [--split test|validation] [--prompts varied]
                                  [--finetune EPOCHS]
 
-Writes W/evaluation.json and prints a table: the model's answers by scoring and in words, baselines from the same
-windows, and what is published of NeuroLM. Model selection belongs on --split validation. With --prompts varied every
-question is also asked in other words and with its options in another order. --finetune adds the tokenizer's encoder,
-trained as a whole with a linear head for each task. Not a medical device.
+Writes W/evaluation.json, which keeps what it has of other tasks, and prints a table: the model's answers by scoring and
+in words, baselines from the same windows, and what is published of NeuroLM. Model selection belongs on --split
+validation. With --prompts varied every question is also asked in other words and with its options in another order.
+--finetune adds the tokenizer's encoder, trained as a whole with a linear head for each task. Not a medical device.
 """
 
 import json
@@ -32,18 +32,20 @@ def main() -> None:
 
     import jax
 
+    from neurolm_jax.inference import findings
     from neurolm_jax.inference.evaluation import Options, evaluate
     from neurolm_jax.reporting.console import print_results
 
     tasks = tuple(arguments.tasks.split(",")) if arguments.tasks else None
     varied = arguments.prompts == "varied"
     options = Options(arguments.split, arguments.quick, varied, arguments.finetune)
+    file = arguments.checkpoint / ("evaluation.json" if arguments.split == "test" else "evaluation_validation.json")
+    before = findings.read(file) if file.exists() else None
     found = evaluate(arguments.checkpoint, arguments.data, tasks, options)
     if jax.process_index():
         return
-    name = "evaluation.json" if arguments.split == "test" else f"evaluation_{arguments.split}.json"
-    with appearing_file(arguments.checkpoint / name) as file:
-        file.write_text(json.dumps(found, indent=1, allow_nan=False))
+    with appearing_file(file) as unfinished:
+        unfinished.write_text(json.dumps(findings.merge(before, found) if before else found, indent=1, allow_nan=False))
     print_results(found["tasks"], found["codebook"], f"{arguments.checkpoint}, {arguments.split} part")
 
 

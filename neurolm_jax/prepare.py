@@ -3,6 +3,7 @@
   python -m neurolm_jax.prepare eeg  IN... --out DIR [--mains 50|60] [--workers N | --scheduler ADDRESS]
                                      [--exclude NAME=DIR ...]
   python -m neurolm_jax.prepare task NAME IN --out DIR [--split published|subject|official] [--seed N] [--skip-faulty]
+                                     [--exclude NAME=DIR ...]
   python -m neurolm_jax.prepare text IN... --out DIR
 
 ``eeg`` reads files and folders, BIDS and TUH trees among them; stopped, it goes on where it was. Subjects and
@@ -10,7 +11,8 @@ recordings of the test and validation parts of tasks that lie beside DIR, or are
 ``task`` writes ``DIR/windows/{train,validation,test}``, the labelled windows, and
 ``DIR/recordings/{train,validation}``, the same recordings whole, for the stages that need no labels. NAME is one of
 those of docs/tasks.md, or a Python file of your own. No subject is on two sides of the split; what --split official
-repeats of the released code is told there too.
+repeats of the released code is told there too. Of the sets named by --exclude, subjects and recordings of the test and
+validation parts are left out of this one's training part.
 A folder that is there already is kept; remove it to prepare it anew.
 """
 
@@ -20,9 +22,11 @@ import time
 from collections.abc import Iterator, Sequence
 
 from neurolm_jax.command import argument_parser, run
+from neurolm_jax.corpus.excluded import excluded
 from neurolm_jax.data import remote, shards, text
 from neurolm_jax.eeg.preprocessing import Preprocessing
 from neurolm_jax.eeg.tasks import NAMES, Task, load_task
+from neurolm_jax.eeg.tasks.base import SPLITS
 from neurolm_jax.eeg.tasks.splits import WAYS
 from neurolm_jax.errors import UserError
 from neurolm_jax.outputs import appearing_folder
@@ -39,7 +43,6 @@ def main() -> None:
     spread = eeg.add_mutually_exclusive_group()
     spread.add_argument("--workers", type=int, default=0, help="processes of a dask cluster on this machine")
     spread.add_argument("--scheduler", help="address of a running dask scheduler")
-    eeg.add_argument("--exclude", nargs="+", default=[], metavar="NAME=DIR", help="prepared tasks to keep apart from")
     eeg.add_argument("--source", default="eeg", help="a name for the corpus, kept in every record")
     task = kinds.add_parser("task", help="a downstream set with labels")
     task.add_argument("name", help=f"{', '.join(NAMES)}, or FILE.py")
@@ -47,6 +50,10 @@ def main() -> None:
     task.add_argument("--split", choices=WAYS, default=WAYS[0])
     task.add_argument("--seed", type=int, default=0, help="of the choice of subjects")
     task.add_argument("--skip-faulty", action="store_true", help="leave faulty recordings out, instead of stopping")
+    for kind in (eeg, task):
+        kind.add_argument(
+            "--exclude", nargs="+", default=[], metavar="NAME=DIR", help="prepared tasks to keep apart from"
+        )
     words = kinds.add_parser("text", help="plain text, jsonl, parquet, docstrings of Python files, hf:OWNER/NAME")
     words.add_argument("inputs", nargs="+")
     for kind in (eeg, task, words):
@@ -65,11 +72,14 @@ def main() -> None:
     if arguments.out.exists():
         if not any(arguments.out.rglob("manifest.json")):
             raise UserError(f"{arguments.out}: exists and was not made by prepare; give another --out")
+        if arguments.kind == "task":
+            _check_split(arguments)
         print(f"{arguments.out}: already prepared")
     elif arguments.kind == "eeg":
         prepare_eeg(arguments)
     elif arguments.kind == "task":
         options = {"way": arguments.split, "seed": arguments.seed, "skip_faulty": arguments.skip_faulty}
+        options["without"] = excluded(_named(arguments.exclude))
         prepare_task(load_task(arguments.name), arguments.inputs[0], arguments.out, **options)
     else:
         prepare_text(arguments.inputs, arguments.out)
@@ -87,7 +97,7 @@ def prepare_eeg(arguments) -> None:
     if arguments.workers < 0:
         raise UserError(f"--workers must not be negative, not {arguments.workers}")
     settings = Preprocessing(mains=arguments.mains)
-    without = build.excluded(_downstream(arguments))
+    without = excluded(_downstream(arguments))
     manifest = build.build(
         arguments.inputs, arguments.out, settings, arguments.source, without, arguments.workers, arguments.scheduler
     )
@@ -99,13 +109,28 @@ def _downstream(arguments) -> dict[str, list[pathlib.Path]]:
     found: dict[str, list[pathlib.Path]] = {}
     for file in sorted(arguments.out.absolute().parent.glob("*/windows/*/manifest.json")):
         found.setdefault(file.parents[2].name, []).append(file)
-    for pair in arguments.exclude:
+    return found | _named(arguments.exclude)
+
+
+def _named(pairs: Sequence[str]) -> dict[str, list[pathlib.Path]]:
+    """Manifests of the sets of ``--exclude``."""
+    found = {}
+    for pair in pairs:
         name, _, path = pair.partition("=")
-        files = sorted(pathlib.Path(path).rglob("manifest.json")) if path else []
-        if not files:
+        found[name] = sorted(pathlib.Path(path).rglob("manifest.json")) if path else []
+        if not found[name]:
             raise UserError(f"--exclude {pair}: want NAME=FOLDER, a folder that 'prepare task' wrote")
-        found[name] = files
     return found
+
+
+def _check_split(arguments) -> None:
+    """Refuse to take what was split otherwise for what is asked."""
+    wanted = {"way": arguments.split, "seed": arguments.seed}
+    for manifest in sorted(arguments.out.glob("windows/*/manifest.json")):
+        there = shards.read_manifest(manifest.parent)["split_by"]
+        if there != wanted:
+            way = f"--split {there['way']} --seed {there['seed']}"
+            raise UserError(f"{arguments.out}: prepared with {way}; remove the folder, or give another --out")
 
 
 def prepare_task(task: Task, path: pathlib.Path, out: pathlib.Path, **options) -> None:
@@ -114,7 +139,7 @@ def prepare_task(task: Task, path: pathlib.Path, out: pathlib.Path, **options) -
     from neurolm_jax.reporting.console import print_recordings
 
     write_task(task, path, out, **options)
-    for split in ("train", "validation", "test"):
+    for split in SPLITS:
         print_recordings(shards.read_manifest(out / "windows" / split), str(out / "windows" / split))
 
 

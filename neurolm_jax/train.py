@@ -119,6 +119,9 @@ def _progress(config, start):
 
 def main() -> None:
     config, workdir = parse(sys.argv)
+    if "tasks" in config.data:  # files of the user's own are found again from any folder
+        names = config.data.tasks
+        config.data.tasks = tuple(str(pathlib.Path(n).absolute()) if n.endswith(".py") else n for n in names)
     train(config, workdir)
 
 

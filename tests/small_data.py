@@ -25,7 +25,7 @@ def write(root: pathlib.Path) -> pathlib.Path:
         def few(path, task=task):
             found = collections.Counter()
             for recording in task.recordings(path):
-                raw, windows = recording.open()
+                raw, windows, _ = recording.open()
                 kind = recording.split, windows[0].label
                 found[kind] += 1
                 if found[kind] <= KEPT[task.name]:

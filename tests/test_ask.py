@@ -109,7 +109,8 @@ def test_electrodes_are_those_of_the_task_where_it_has_any(model, monkeypatch):
         (noise(["Cz"], deviation=20e-12), {}, "volts are stored as microvolts"),
         (noise(["Cz"]), {"every": 0.0}, "every: must be positive"),
         (noise(["Cz"]), {"window": 5}, "window: blink is asked of windows of 2 s, not 5"),
-        (noise(["Cz"]), {"question": "What?", "window": 65}, "window: must be from 1 to 64 seconds"),
+        (noise(["Cz"]), {"question": "What?", "window": 65}, "window: must be whole seconds from 1 to 64, not 65"),
+        (noise(["Cz"]), {"question": "What?", "window": 2.5}, "window: must be whole seconds from 1 to 64, not 2.5"),
     ],
 )
 def test_bad_input_is_named(model, raw, options, message):
@@ -121,11 +122,40 @@ def test_temperatures_of_an_evaluation_are_used(model, runs, blink, tmp_path):
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "checkpoints").symlink_to(runs / "instruct" / "checkpoints")
     tasks = {"blink": {"calibration": {"temperature": 3.0}}, "eyes": {"calibration": None}}
-    (tmp_path / "w" / "evaluation.json").write_text(json.dumps({"tasks": tasks}))
+    file = tmp_path / "w" / "evaluation.json"
+    file.write_text(json.dumps({"tasks": tasks, "split": "test", "step": 4}))
     found = neurolm_jax.load(tmp_path / "w").ask(blink, "blink")
     plain = model.ask(blink, "blink").probabilities
     np.testing.assert_allclose(found.probabilities, with_temperature(plain, 3.0), atol=1e-6)
     assert found.temperature == 3.0 and not np.allclose(found.probabilities, plain)
+    file.write_text(json.dumps({"tasks": tasks, "split": "test", "step": 2}))
+    other = neurolm_jax.load(tmp_path / "w").ask(blink, "blink")
+    np.testing.assert_array_equal(other.probabilities, plain)
+    assert other.notes == (f"probabilities are not calibrated: {file} is of step 2, the checkpoint of 4",)
+    file.write_text("{")
+    with pytest.raises(UserError, match="evaluation.json: cannot be read"):
+        neurolm_jax.load(tmp_path / "w")
+
+
+def test_the_mean_of_a_window_is_no_matter_where_training_removes_it(model):
+    raw = noise(list(load_task("eyes").recordings.__globals__["ELECTRODES"]), 6)
+    lifted = raw.copy()
+    lifted._data += 4e-3  # as amplifiers do
+    found = [model.ask(r, "eyes").probabilities for r in (raw, lifted)]
+    np.testing.assert_allclose(*found, atol=1e-4)
+
+
+def test_a_recording_that_was_cut_starts_later(model):
+    raw = noise(["Cz"], 20).set_meas_date(1_000_000_000)
+    found = model.ask(raw.crop(5, 15), "eyes")
+    assert found.start.timestamp() == 1_000_000_005
+
+
+def test_names_and_words_are_no_markup(model, blink, capsys):
+    found = dataclasses.replace(model.ask(blink, "What?"), recording="[/red].edf", question="[/x] Why?")
+    reporting.print_answers(dataclasses.replace(found, texts=("[/bold] [red]",) * len(found.texts)))
+    said = capsys.readouterr().out
+    assert "[/red].edf: [/x] Why?" in said and "[/bold] [red]" in said
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a-annot.fif", "a.edf"])

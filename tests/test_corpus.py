@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from neurolm_jax.corpus import build, parts, recording, sources
+from neurolm_jax.corpus.excluded import excluded
 from neurolm_jax.data.shards import open_shards
 from neurolm_jax.eeg.electrodes import VOCABULARY
 from neurolm_jax.eeg.preprocessing import Preprocessing
@@ -183,12 +184,16 @@ def test_subjects_and_recordings_that_are_tested_on_are_left_out(tmp_path):
     for i, subject in enumerate(("aaaaaaaa", "aaaaaaab", "aaaaaaac")):
         write_edf(tree / subject / "s001_2015" / "01_tcp_ar" / f"{subject}_s001_t000.edf", noise(i))
     hashes = build.build([tree], tmp_path / "all", SETTINGS, "tueg")["recordings"]
-    test = {"split": "test", "recordings": [{"hash": "h", "subject": "aaaaaaaa"}, {"hash": hashes[2]["hash"]}]}
+    test = {
+        "split": "test",
+        "cohort": "tuh",
+        "recordings": [{"hash": "h", "subject": "aaaaaaaa"}, {"hash": hashes[2]["hash"]}],
+    }
     train = {"split": "train", "recordings": [{"hash": hashes[1]["hash"], "subject": "aaaaaaab"}]}
     for split, manifest in (("test", test), ("train", train)):
         (tmp_path / "tuab" / "windows" / split).mkdir(parents=True)
         (tmp_path / "tuab" / "windows" / split / "manifest.json").write_text(json.dumps({"format": 1} | manifest))
-    without = build.excluded({"tuab": sorted((tmp_path / "tuab").rglob("manifest.json"))})
+    without = excluded({"tuab": sorted((tmp_path / "tuab").rglob("manifest.json"))})
     manifest = build.build([tree], tmp_path / "out", SETTINGS, "tueg", without)
     assert [r["outcome"] for r in manifest["recordings"]] == ["excluded", "used", "excluded"]
     assert list(outcomes(manifest).values()) == ["subject aaaaaaaa is in tuab", None, "a recording of tuab"]
@@ -199,7 +204,7 @@ def test_a_bids_tree(tmp_path):
     root = tmp_path / "bids"
     place = root / "sub-01" / "ses-a" / "eeg"
     write_edf(place / "sub-01_ses-a_task-rest_eeg.edf", noise(1), names=("Fp1", "C3", "T3", "O1"))
-    (root / "dataset_description.json").write_text("{}")
+    (root / "dataset_description.json").write_text('{"Name": "Rest"}')
     (root / "participants.tsv").write_text("participant_id\tage\tsex\nsub-02\t30\tM\nsub-01\t44\tF\n")
     events = "onset\tduration\ttrial_type\n1.0\t0\tgo\n2.0\t0\tgo\n3.0\t0\tstop\n"
     (place / "sub-01_ses-a_task-rest_events.tsv").write_text(events)
@@ -208,6 +213,7 @@ def test_a_bids_tree(tmp_path):
     (root / "sub-01" / "sub-01_task-rest_eeg.json").write_text('{"PowerLineFrequency": 60}')
     channels = "name\ttype\tunits\tstatus\nFp1\tEEG\tuV\tgood\nC3\tEEG\tuV\tbad\nT3\tEOG\tuV\tgood\nO1\tEEG\tuV\tgood\n"
     (place / "sub-01_ses-a_task-rest_channels.tsv").write_text(channels)
+    assert [s.cohort for s in sources.find([root])[0]] == ["Rest"]
     manifest = build.build([root], tmp_path / "out", Preprocessing(), "bids")
     [found] = manifest["recordings"]
     assert manifest["other_files"] == {".json": 4, ".tsv": 3}

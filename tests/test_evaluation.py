@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,9 +14,14 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 from test_inference import Few
 
-from neurolm_jax.eeg.tasks import prompts
+from neurolm_jax import evaluate as command
+from neurolm_jax.data import shards
+from neurolm_jax.data.shards import open_shards
+from neurolm_jax.eeg.tasks import load_task, prompts
+from neurolm_jax.errors import UserError
+from neurolm_jax.inference import findings
 from neurolm_jax.inference.evaluation import Options, evaluate
-from neurolm_jax.inference.finetuning import finetune
+from neurolm_jax.inference.finetuning import _row, _Rows, finetune
 from neurolm_jax.inference.measures import calibration_error, fit_temperature, with_temperature
 from neurolm_jax.inference.model import load_trained
 from neurolm_jax.inference.scoring import answer_probabilities
@@ -26,9 +32,15 @@ PROCESS = """
 import sys, jax
 jax.distributed.initialize(f"localhost:{sys.argv[1]}", 2, int(sys.argv[2]))
 sys.argv = ["evaluate", "--checkpoint", sys.argv[3]]
+import numpy as np
+from jax.sharding import Mesh
 from neurolm_jax.command import run
 from neurolm_jax.evaluate import main
-assert jax.process_count() == 2
+from neurolm_jax.inference import model
+# As on slices of TPUs, whose devices are not in the order of their processes.
+devices = np.array(jax.devices())[[2, 0, 3, 1]]
+assert [d.process_index for d in devices] == [1, 0, 1, 0]
+model.make_mesh = lambda: Mesh(devices.reshape(4, 1, 1), ("data", "fsdp", "tensor"))
 run(main)
 """
 
@@ -47,13 +59,13 @@ def test_two_processes_find_what_one_finds(runs, tmp_path):
         port = free.getsockname()[1]
     root = pathlib.Path(__file__).parents[1]
     lines = [[sys.executable, "-c", PROCESS, str(port), str(i), str(workdir)] for i in range(2)]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen(line, cwd=root, env=environment, **pipes) for line in lines]
     said = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said[0][1][-2000:] + said[1][1][-2000:]
     assert "balanced" in said[0][0] and "balanced" not in said[1][0]  # the first alone prints and writes
-    two = json.loads((workdir / "evaluation.json").read_text())
+    two = findings.read(workdir / "evaluation.json")
     one = evaluate(runs / "instruct")
     assert two["codebook"]["counts"] == one["codebook"]["counts"]  # nothing twice, nothing left out
     for name, task in one["tasks"].items():
@@ -85,19 +97,102 @@ def test_other_words_and_calibration(runs):
         assert task["calibration"]["calibration_error"] == pytest.approx(error, abs=1e-3)
 
 
-def test_a_part_that_was_trained_on_calibrates_nothing(runs, monkeypatch):
+def with_fields(monkeypatch, **fields):
+    """Checkpoints are loaded as if they had been trained with such ``config.data``."""
     from neurolm_jax.inference import evaluation
 
     def load(workdir):
         model = load_trained(workdir)
-        model.stage.config.data.splits = ("train", "validation")
+        model.stage.config.data.update(fields)
         return model
 
     monkeypatch.setattr(evaluation, "load_trained", load)
-    found = evaluate(runs / "instruct", names=["eyes"], options=Options(quick=True))
-    assert found["tasks"]["eyes"]["calibration"] is None
+
+
+def test_a_part_that_was_trained_on_tells_and_calibrates_nothing(runs, monkeypatch):
     on_validation = evaluate(runs / "instruct", names=["eyes"], options=Options("validation", quick=True))
     assert on_validation["split"] == "validation" and on_validation["tasks"]["eyes"]["calibration"] is None
+    with pytest.raises(UserError, match="--finetune chooses its epoch on the validation part"):
+        evaluate(runs / "instruct", names=["eyes"], options=Options("validation", finetune=1))
+    with_fields(monkeypatch, splits=("train", "validation"))
+    found = evaluate(runs / "instruct", names=["eyes"], options=Options(quick=True))
+    assert found["tasks"]["eyes"]["calibration"] is None
+    with pytest.raises(UserError, match="--split validation: .* has learnt from it"):
+        evaluate(runs / "instruct", names=["eyes"], options=Options("validation", quick=True))
+
+
+def without_windows(small_data, folder, task, split):
+    """The data with one part of a task emptied."""
+    shutil.copytree(small_data, folder)
+    part = folder / task / "windows" / split
+    manifest = open_shards(part).manifest
+    shutil.rmtree(part)
+    shards.write(part, [], {key: manifest[key] for key in ("kind", "split", "recordings")})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("split", "options", "message"),
+    [
+        ("test", Options(quick=True), "blink: no window in its test part; leave the task out"),
+        ("train", Options(), "blink: no window in its train part; baselines need it; see --quick"),
+        ("validation", Options(quick=True, finetune=1), "blink: no window in its validation part; --finetune needs it"),
+    ],
+)
+def test_an_empty_part_is_named(runs, small_data, tmp_path, split, options, message):
+    data = without_windows(small_data, tmp_path / "data", "blink", split)
+    with pytest.raises(UserError, match=message):
+        evaluate(runs / "instruct", str(data), options=options)
+
+
+def test_without_validation_there_is_no_calibration(runs, small_data, tmp_path):
+    data = without_windows(small_data, tmp_path / "data", "blink", "validation")
+    found = evaluate(runs / "instruct", str(data), ["blink", "eyes"], Options(quick=True))
+    assert found["tasks"]["blink"]["calibration"] is None and found["tasks"]["eyes"]["calibration"]
+
+
+def test_a_task_named_twice_or_of_windows_too_long_is_refused(runs, monkeypatch):
+    with pytest.raises(UserError, match="eyes is there more than once"):
+        evaluate(runs / "instruct", names=["eyes", "eyes"])
+    long = dataclasses.replace(load_task("eyes"), seconds=65)
+    monkeypatch.setattr(corpora, "load_task", lambda name: long)
+    with pytest.raises(UserError, match="eyes has windows of 65 s, the encoder reads 64 at most"):
+        evaluate(runs / "instruct", names=["eyes"])
+
+
+def test_figures_of_one_checkpoint_are_put_together(runs, tmp_path, monkeypatch):
+    workdir = copy_of(runs, tmp_path / "w")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["evaluate", "--checkpoint", str(workdir), *arguments])
+        command.main()
+        return findings.read(workdir / "evaluation.json")
+
+    eyes = run("--tasks", "eyes")["tasks"]["eyes"]
+    both = run("--tasks", "blink", "--quick")
+    assert both["tasks"]["eyes"] == eyes and "baselines" not in both["tasks"]["blink"]
+    assert sum(both["codebook"]["counts"]) == 12 * 14 + 12 * 8  # of both tasks' windows
+    again = run("--tasks", "eyes", "--quick")["tasks"]["eyes"]
+    assert again["baselines"] == eyes["baselines"] and again["generation"] == eyes["generation"]
+    # Of an older checkpoint nothing is kept, and no temperature is used.
+    file = workdir / "evaluation.json"
+    file.write_text(json.dumps(both | {"step": 1}))
+    assert set(run("--tasks", "blink", "--quick")["tasks"]) == {"blink"}
+    for text in ("{", "[]", '{"tasks": {}}'):
+        file.write_text(text)
+        with pytest.raises(UserError, match="evaluation.json: .*remove it, and run evaluate again"):
+            run("--quick")
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_windows_share_rows_of_fine_tuning_unless_the_norm_runs_over_the_row(runs, alone, monkeypatch):
+    stage = load_trained(runs / "instruct").stage
+    monkeypatch.setattr(type(stage), "alone", alone)
+    windows = read_windows(corpora.tasks(stage.config, "test"))["blink"]
+    size, slots = _row(stage, windows, windows)
+    rows = _Rows(windows, size, slots, None)
+    assert (size, slots, len(rows)) == ((64, 1, 12) if alone else (512, 64, 1))
+    assert all((rows[i]["labels"] >= 0).sum() == (1 if alone else 12) for i in range(len(rows)))
 
 
 def test_a_fine_tuned_encoder_learns_what_is_planted(runs):

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import zlib
 
 import flax.linen as nn
 import jax
@@ -17,10 +18,10 @@ from neurolm_jax.data.shards import open_shards
 from neurolm_jax.data.streams import stack
 from neurolm_jax.eeg.tasks import load_task, prompts
 from neurolm_jax.inference import baselines
-from neurolm_jax.inference.features import encode_windows
+from neurolm_jax.inference.features import all_alike, encode_windows
 from neurolm_jax.inference.generation import generate, read_answer, text_of
 from neurolm_jax.inference.model import Trained
-from neurolm_jax.inference.questions import row_size
+from neurolm_jax.inference.questions import QuestionRows, Size, row_size
 from neurolm_jax.inference.scoring import answer_probabilities, answer_scores, question, question_size
 from neurolm_jax.inference.windows import Windows, centre, crops, read_windows
 from neurolm_jax.models.attention import staircase
@@ -34,6 +35,7 @@ class Few:
     def __init__(self, task, records, labels, groups=None):
         self.task, self.records, self.labels = task, records, np.asarray(labels)
         self.channels, self.samples = np.array([r.samples.shape for r in records]).T
+        self.montages = np.array([zlib.crc32(bytes(r.electrodes)) for r in records])
         self.groups = np.array(groups if groups is not None else range(len(records)), object)
 
     def __len__(self):
@@ -191,18 +193,42 @@ def test_a_probe_of_classes_that_are_not_all_there():
 
 
 def test_features_do_not_depend_on_the_company(model, windows):
-    features, counts = encode_windows(model, windows[1])
-    feature, count = encode_windows(model, few(windows[1], [2]))
+    features, counts = encode_windows(model, windows[1], True)
+    feature, count = encode_windows(model, few(windows[1], [2]), True)
     np.testing.assert_allclose(features[2], feature[0], rtol=1e-4, atol=1e-5)
     assert features.shape == (12, 3 * 32) and counts.sum() == 12 * 3 and count.sum() == 3
     assert (counts >= count).all()
 
 
-def test_features_of_long_windows_are_mean_and_deviation(model, windows, monkeypatch):
-    from neurolm_jax.inference import features
-
-    whole, _ = encode_windows(model, windows[0])
-    monkeypatch.setattr(features, "LARGEST", 10)
-    pooled, _ = encode_windows(model, windows[0])
+def test_features_may_be_mean_and_deviation(model, windows):
+    whole, _ = encode_windows(model, windows[0], True)
+    pooled, _ = encode_windows(model, windows[0], False)
     tokens = whole.reshape(len(whole), 8, 32)
     np.testing.assert_allclose(pooled, np.concatenate([tokens.mean(1), tokens.std(1)], 1), rtol=1e-4, atol=1e-5)
+
+
+def test_windows_are_alike_if_their_electrodes_are(model, windows, monkeypatch):
+    from neurolm_jax.inference import features
+
+    one = few(windows[0], range(3))
+    fewer, other = (
+        [dataclasses.replace(r, **change(r)) for r in one.records]
+        for change in (
+            lambda r: {"samples": r.samples[:3], "electrodes": r.electrodes[:3]},
+            lambda r: {"electrodes": r.electrodes[::-1]},
+        )
+    )
+    assert all_alike(model, one, windows[0])
+    for records in (fewer, other):
+        assert not all_alike(model, one, Few(one.task, records, one.labels))
+    monkeypatch.setattr(features, "LARGEST", 10)
+    assert not all_alike(model, one)
+
+
+def test_rows_hold_several_small_questions_beside_a_large_one(model):
+    large, small = Size(240, 20, (2, 2)), Size(4, 10, (1, 1, 1))
+    size = row_size(model.stage, [small], [large])
+    assert size == RowSize(480, 2 * 259, 8 * 3, 8)
+    rows = QuestionRows([small] * 20, lambda i: None, size)
+    assert [len(rows.questions(i)) for i in range(len(rows))] == [8, 8, 4]
+    assert row_size(model.stage, [large]) == RowSize(480, 2 * 259, 2 * 4, 2)

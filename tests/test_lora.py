@@ -9,6 +9,7 @@ from small_data import config
 from neurolm_jax import train
 from neurolm_jax.convert import export_checkpoint
 from neurolm_jax.data.streams import Steps
+from neurolm_jax.errors import UserError
 from neurolm_jax.models.lora import fold, join, split
 from neurolm_jax.stages.restore import restore_stage
 from neurolm_jax.training import checkpoint
@@ -101,3 +102,15 @@ def test_export_folds_the_terms(small_data, runs, tmp_path):
     )
     want = frozen["kernel"][1] + 16 / 2 * terms["lora_down"][1] @ terms["lora_up"][1]
     np.testing.assert_allclose(found[name], want.T, rtol=1e-5)
+
+
+def test_a_stage_may_begin_with_what_low_rank_terms_have_learnt(tuned, small_data, runs, tmp_path):
+    c = config("instruct", small_data, runs, steps=0)
+    c.initial.pretrain = str(tuned)
+    train.train(c, tmp_path / "next")
+    stage, weights = restore_stage(tuned, make_mesh())
+    _, after = restore_stage(tmp_path / "next", make_mesh())
+    jax.tree.map(np.testing.assert_array_equal, after.params, stage.plain(weights).params)
+    c.data.prompts = "varid"
+    with pytest.raises(UserError, match="config.data.prompts: want one of official, varied, not 'varid'"):
+        train.train(c, tmp_path / "other")

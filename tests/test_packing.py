@@ -39,3 +39,15 @@ def test_equal_samples_fill_rows_wholly():
 def test_a_sample_larger_than_a_row_is_refused():
     with pytest.raises(ValueError, match="sample 1 of size"):
         RowPlan(np.array([[3], [11]]), (10,), None)
+
+
+def test_plans_keep_their_epochs_apart(monkeypatch):
+    """Many plans are read in turn: each deals an epoch once."""
+    dealt = []
+    deal = RowPlan._deal
+    monkeypatch.setattr(RowPlan, "_deal", lambda plan, epoch: dealt.append((id(plan), epoch)) or deal(plan, epoch))
+    plans = [RowPlan(np.ones((20, 1), int), (5,), seed) for seed in (0, 1, 2, None)]
+    for index in (0, 1, 2, 3, 4, 3, 5, 2):  # into the second epoch and back
+        for plan in plans:
+            plan.row(index)
+    assert len(dealt) == len(set(dealt)) == 2 * 3 + 1

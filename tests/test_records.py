@@ -97,7 +97,20 @@ def opened(split, *hashes, outcome="used"):
 def test_guard():
     guard.check_disjoint([opened("train", "a", "b")], [opened("test", "c")])
     guard.check_disjoint([opened("train", "a")], [opened("test", "a", outcome="skipped")])
-    with pytest.raises(UserError, match="recording train-b is test-b of the test part"):
+    with pytest.raises(UserError, match="recording train-b is, or shares samples with, test-b of the test"):
         guard.check_disjoint([opened("train", "a", "b")], [opened("test", "c", "b")])
     with pytest.raises(UserError, match="is a test part"):
         guard.check_disjoint([opened("test", "a")], [])
+
+
+def test_guard_knows_a_file_and_its_stretches():
+    def stretch(split, digest):
+        found = opened(split, digest)
+        found.manifest["recordings"][0]["whole_hash"] = "whole"
+        return found
+
+    guard.check_disjoint([stretch("train", "a")], [stretch("test", "b")])  # trials of one session
+    file = opened("train", "whole"), opened("test", "whole")
+    for training, test in ((file[0], stretch("test", "b")), (stretch("train", "a"), file[1])):
+        with pytest.raises(UserError, match="shares samples"):
+            guard.check_disjoint([training], [test])

@@ -1,18 +1,26 @@
 """The seven downstream sets, from files in their published formats to labelled windows."""
 
 import collections
+import dataclasses
+import functools
 import shutil
+import sys
 
+import mne
 import numpy as np
 import pytest
 import small_sets
 from scipy.signal import welch
 
 from neurolm_jax import prepare
+from neurolm_jax.corpus import build
+from neurolm_jax.corpus.excluded import Excluded, excluded
+from neurolm_jax.data import shards
 from neurolm_jax.data.shards import open_shards
 from neurolm_jax.eeg.electrodes import VOCABULARY
+from neurolm_jax.eeg.preprocessing import Preprocessing
 from neurolm_jax.eeg.records import decode
-from neurolm_jax.eeg.tasks import load_task, seed
+from neurolm_jax.eeg.tasks import Opened, Window, load_task, seed
 from neurolm_jax.errors import UserError
 
 # windows of each label in train, validation and test; electrodes; seconds
@@ -111,7 +119,8 @@ def test_seed_at_its_real_length_and_schedule(tmp_path):
     assert file.stat().st_size > 1e9 and file.stat().st_blocks * 512 < 2e8
     found = list(load_task("seed").recordings(tmp_path))
     assert [r.split for r in found] == ["train"] * 9 + ["validation"] * 3 + ["test"] * 3
-    raw, windows = found[14].open()
+    raw, windows, whole = found[14].open()
+    assert whole.n_times == 3900 * 1000
     assert found[14].subject == "15" and raw.info["sfreq"] == 1000 and len(windows) == 52
     assert {w.label for w in windows} == {"negative"}
     begin, end = found[14].span
@@ -122,13 +131,13 @@ def test_seed_at_its_real_length_and_schedule(tmp_path):
 
 def test_a_window_of_tuev_is_five_seconds_round_its_event(trees):
     found = list(load_task("tuev").recordings(trees["tuev"]))
-    _, windows = found[0].open()
+    windows = found[0].open().windows
     assert [w.onset for w in windows] == [7 * k + 1.0 for k in range(12)] and {w.duration for w in windows} == {5}
 
 
 def test_near_an_end_of_the_recording_a_window_of_tuev_is_moved_inside(trees, tmp_path):
     edited(trees["tuev"], "tuev", tmp_path / "in", "*.rec", append("3,0.4,1.4,1\n3,83.0,84.0,2\n"))
-    _, windows = next(iter(load_task("tuev").recordings(tmp_path / "in"))).open()
+    windows = next(iter(load_task("tuev").recordings(tmp_path / "in"))).open().windows
     assert [(w.onset, w.label) for w in windows[-2:]] == [(0, "spsw"), (79, "gped")]
 
 
@@ -213,7 +222,7 @@ def edf(names, rate, seconds):
         ("tuab", "*.edf", lambda file: file.write_bytes(file.read_bytes()[:500]), "cannot be read"),
         ("tuab", "*.edf", lambda file: file.rename(file.parents[4] / "lost.edf"), "does not lie under {train,eval}"),
         ("workload", "*_1.edf", lambda file: file.rename(file.with_name("Subject00_3.edf")), "which tells its label"),
-        ("seed_iv", "*.mat", lambda file: file.write_bytes(b"MATLAB 5.0" + bytes(500)), "cannot be read as MATLAB's"),
+        ("seed_iv", "*.mat", lambda file: file.write_bytes(b"MATLAB 5.0" + bytes(500)), "cannot be read"),
     ],
 )
 def test_faulty_recordings_are_named(trees, tmp_path, name, pattern, change, message):
@@ -258,3 +267,122 @@ def test_a_file_of_ones_own_is_a_task(tmp_path):
     for name, message in (("none.py", "defines no TASK"), ("missing.py", "no such file")):
         with pytest.raises(UserError, match=message):
             load_task(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["tuab", "tuev", "tusl", "seed", "hmc", "workload"])
+def test_a_corpus_leaves_out_the_files_of_test_and_validation(trees, prepared, tmp_path, name):
+    """The same tree as a corpus: each file is known again by its samples alone, whatever electrodes the task reads."""
+    manifests = sorted((prepared / name).rglob("windows/*/manifest.json"))
+    without = excluded({name: manifests})
+    tested = [r for m in manifests if m.parent.name != "train" for r in shards.read_manifest(m.parent)["recordings"]]
+    by_hash = Excluded({}, without.hashes)
+    if name == "seed":  # its recordings are stretches of one file, which is left out as a whole
+        with pytest.raises(UserError, match="1_1.cnt: a recording of seed"):
+            build.build([trees[name]], tmp_path / "out", Preprocessing(), "c", by_hash)
+        return
+    learnt = shards.read_manifest(prepared / name / "windows" / "train")["recordings"]
+    found = build.build([trees[name]], tmp_path / "out", Preprocessing(), "c", by_hash)
+    became = {r["hash"]: (r["outcome"], r["reason"]) for r in found["recordings"] if r["hash"]}
+    assert {became[r["hash"]] for r in tested} == {("excluded", f"a recording of {name}")}
+    assert {became[r["hash"]] for r in learnt} == {("used", None)}
+
+
+def test_subjects_of_one_cohort_are_left_out_of_a_corpus(trees, prepared, tmp_path):
+    without = excluded({"tusl": (prepared / "tusl").rglob("manifest.json"), "seed": prepared.glob("seed/*/*/*.json")})
+    by_subject = Excluded(without.subjects, {})
+    found = build.build([trees["tusl"]], tmp_path / "out", Preprocessing(), "c", by_subject)
+    sides = {s: shards.read_manifest(prepared / "tusl" / "windows" / s)["recordings"] for s in ("train", "test")}
+    reasons = {r["subject"]: r["reason"] for r in found["recordings"]}
+    assert {reasons[r["subject"]] for r in sides["train"]} == {None}
+    assert all(reasons[r["subject"]] == f"subject {r['subject']} is in tusl" for r in sides["test"])
+    # A number tells a subject of SEED, and nobody else.
+    assert without.reason("seed", "1", None) == "subject 1 is in seed" and without.reason("Rest", "1", None) is None
+
+
+def test_a_training_part_keeps_apart_from_another_set(trees, prepared, tmp_path):
+    """Sets of one cohort share their subjects; only the training part makes room."""
+    sides = {s: shards.read_manifest(prepared / "tusl/windows" / s)["recordings"] for s in ("train", "test")}
+    (first, second, third), tested = sides["train"][:3], sides["test"][0]
+    subjects = {("tuh", first["subject"]): "tuab", ("tuh", tested["subject"]): "tuab", ("x", second["subject"]): "x"}
+    without = Excluded(subjects, {third["hash"]: "tuev"})
+    prepare.prepare_task(load_task("tusl"), trees["tusl"], tmp_path / "apart", without=without)
+    reasons = {}
+    for split in sides:
+        apart = shards.read_manifest(tmp_path / "apart" / "windows" / split)
+        assert apart["cohort"] == "tuh"
+        reasons |= {r["name"]: r["reason"] for r in apart["recordings"] if r["outcome"] == "excluded"}
+    want = {first["name"]: f"subject {first['subject']} is in tuab", third["name"]: "a recording of tuev"}
+    assert reasons == want
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "content", "message"),
+    [
+        ("seed_iv", "*.mat", b"", r"1_20160501.mat: cannot be read \(MatReadError"),
+        ("tusl", "*.tse_agg", b"version\n\xff\xfe\n", r"tse_agg: cannot be read \(UnicodeDecodeError"),
+        ("hmc", "*.txt", b"\xff\xfe\n", r"scoring.txt: cannot be read \(UnicodeDecodeError"),
+    ],
+)
+def test_damaged_files_are_left_out_if_asked(trees, tmp_path, name, pattern, content, message):
+    edited(trees[name], name, tmp_path / "in", pattern, lambda file: file.write_bytes(content))
+    with pytest.raises(UserError, match=message):
+        prepare.prepare_task(load_task(name), tmp_path / "in", tmp_path / "out")
+    prepare.prepare_task(load_task(name), tmp_path / "in", tmp_path / "out", skip_faulty=True)
+    assert shards.read_manifest(tmp_path / "out" / "windows" / "train")["records"]
+
+
+def edited_task(change):
+    """Workload with every recording's ``(raw, windows)`` changed."""
+    task = load_task("workload")
+
+    def recordings(path):
+        for recording in task.recordings(path):
+            opened = functools.partial(Opened, *change(*recording.open()[:2]))
+            yield dataclasses.replace(recording, open=opened)
+
+    return dataclasses.replace(task, recordings=recordings)
+
+
+def test_bytes_that_turn_out_damaged_while_they_are_read_are_named(trees, tmp_path):
+    class Damaged(mne.io.RawArray):
+        def get_data(self, *_, **__):
+            raise ValueError("bytes are\nmissing")
+
+    task = edited_task(lambda raw, windows: (Damaged(raw.get_data(), raw.info, verbose="error"), windows))
+    with pytest.raises(UserError, match=r"Subject00_1: cannot be read \(ValueError: bytes are missing\) \(--skip"):
+        prepare.prepare_task(task, trees["workload"], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("window", "seconds", "message"),
+    [
+        (Window(0.0, 1.5, "low"), 60, "Subject00_1: a window of 1.5 s at 0 s; workload asks about 4 s"),
+        (Window(0.0, 4.0, "low"), 3.9955, "Subject00_1: too short for its window of 4 s"),
+    ],
+)
+def test_windows_shorter_than_the_task_wants_are_refused(trees, tmp_path, window, seconds, message):
+    task = edited_task(lambda raw, _: (raw.crop(0, seconds, include_tmax=False), [window]))
+    with pytest.raises(UserError, match=message):
+        prepare.prepare_task(task, trees["workload"], tmp_path / "out")
+
+
+def test_a_folder_split_otherwise_is_not_taken_for_what_is_asked(trees, tmp_path, monkeypatch, capsys):
+    def run(*arguments):
+        line = ["prepare", "task", "workload", str(trees["workload"]), "--out", str(tmp_path / "out"), *arguments]
+        monkeypatch.setattr(sys, "argv", line)
+        prepare.main()
+        return capsys.readouterr().out
+
+    # The first 52 files are all that are here.
+    assert "empty: there is nothing to read from the test part" in run("--split", "official")
+    assert "already prepared" in run("--split", "official")
+    for other in ("--split=subject", "--seed=1"):
+        with pytest.raises(UserError, match="prepared with --split official --seed 0; remove the folder"):
+            run(other)
+
+
+def test_a_set_without_a_window_is_refused(trees, tmp_path):
+    lost = dataclasses.replace(load_task("workload"), rates=(1.0,))
+    with pytest.raises(UserError, match="no labelled window in any of its 10 recordings"):
+        prepare.prepare_task(lost, trees["workload"], tmp_path / "out", skip_faulty=True)
+    assert not (tmp_path / "out").exists()

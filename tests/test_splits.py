@@ -1,6 +1,7 @@
 """No subject on two sides; and what the released code does instead."""
 
 import collections
+import dataclasses
 
 import pytest
 from hypothesis import given, settings
@@ -71,6 +72,28 @@ def test_other_faults_are_named():
         assign(load_task("seed_iv"), made(("a", "s", "train")), "official")
     with pytest.raises(UserError, match="subjects of blink are not known"):
         assign(load_task("blink"), made(("a", None, "train")), "subject")
+    with pytest.raises(UserError, match="hmc: a has split 'eval'; known are train, validation, test"):
+        assign(load_task("hmc"), made(("a", "s", "eval")))
+    with pytest.raises(UserError, match="hmc: b has no split, others have one"):
+        assign(load_task("hmc"), made(("a", "s", "test"), ("b", "t", None)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "../x"}, "name: want a word"),
+        ({"answers": {"a": "Yes"}}, "answers: want two labels or more"),
+        ({"answers": {"a": "Yes", "b": "yes"}, "positive": None}, "answers: want two labels or more"),
+        ({"positive": "seizure"}, "positive: want one of"),
+        ({"seconds": 2.5}, "seconds: want whole seconds"),
+        ({"seconds": 0}, "seconds: want whole seconds"),
+        ({"baseline": 9.0}, "baseline: want seconds from 0 to 2"),
+        ({"figures": ("accuracy",)}, "figures: want some of balanced_accuracy"),
+    ],
+)
+def test_a_task_that_makes_no_sense_is_refused(fields, message):
+    with pytest.raises(UserError, match=f"task .*: {message}.*, not "):
+        dataclasses.replace(load_task("blink"), **fields)
 
 
 def test_official_splits():

@@ -6,9 +6,10 @@ import json
 import pathlib
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from neurolm_jax.corpus import parts, sources, workers
+from neurolm_jax.corpus.excluded import NOTHING, Excluded
 from neurolm_jax.corpus.parts import Part
 from neurolm_jax.corpus.recording import PIECE
 from neurolm_jax.corpus.sources import Source
@@ -17,35 +18,12 @@ from neurolm_jax.eeg.preprocessing import RATE, Preprocessing
 from neurolm_jax.errors import UserError
 
 
-@dataclasses.dataclass(frozen=True)
-class Excluded:
-    """Of downstream sets, what a corpus must not hold: set by subject id, and by hash of the samples."""
-
-    subjects: Mapping[str, str]
-    hashes: Mapping[str, str]
-
-
-def excluded(manifests: Mapping[str, Iterable[pathlib.Path]]) -> Excluded:
-    """Subjects and recordings of the test and validation parts of each set, named by the manifests of its folders."""
-    subjects, hashes = {}, {}
-    for name, files in manifests.items():
-        for file in files:
-            manifest = shards.read_manifest(file.parent)
-            if manifest.get("split") not in ("test", "validation"):
-                continue
-            for recording in manifest["recordings"]:
-                hashes.setdefault(recording["hash"], name)
-                if recording.get("subject"):
-                    subjects.setdefault(recording["subject"], name)
-    return Excluded(subjects, hashes)
-
-
 def build(
     inputs: Iterable[pathlib.Path],
     out: pathlib.Path,
     settings: Preprocessing,
     corpus: str,
-    without: Excluded = Excluded({}, {}),
+    without: Excluded = NOTHING,
     worker_count: int = 0,
     scheduler: str | None = None,
 ) -> dict:
@@ -93,10 +71,7 @@ def build(
 
 
 def _without_subject(source, without):
-    if source.subject in without.subjects:
-        reason = f"subject {source.subject} is in {without.subjects[source.subject]}"
-        return dataclasses.replace(source, excluded=reason)
-    return source
+    return dataclasses.replace(source, excluded=without.reason(source.cohort, source.subject, None))
 
 
 def _begin(work, described):
@@ -134,8 +109,8 @@ def _refuse_copies(done, without) -> list[tuple[Source, Part]]:
     for source, part in done:
         digest, reason, became = part.outcome["hash"], None, "skipped"
         if part.outcome["outcome"] == "used":
-            if digest in without.hashes:
-                reason, became = f"a recording of {without.hashes[digest]}", "excluded"
+            if reason := without.reason(None, None, digest):
+                became = "excluded"
             elif digest in seen:
                 reason = f"a copy of {seen[digest]}"
             else:

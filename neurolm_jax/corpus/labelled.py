@@ -7,15 +7,16 @@ import time
 
 import numpy as np
 
+from neurolm_jax.corpus.excluded import NOTHING, Excluded
 from neurolm_jax.corpus.parts import entry
 from neurolm_jax.corpus.recording import PIECE
 from neurolm_jax.data import shards
-from neurolm_jax.eeg.identity import content_hash
-from neurolm_jax.eeg.preprocessing import RATE, Signal, known_channels, preprocess
+from neurolm_jax.eeg.identity import recording_hash
+from neurolm_jax.eeg.preprocessing import RATE, Signal, choose_channels, known_channels, preprocess
 from neurolm_jax.eeg.records import Record, encode
 from neurolm_jax.eeg.tasks import Recording, Task
 from neurolm_jax.eeg.tasks.base import SPLITS, Window
-from neurolm_jax.eeg.tasks.readers import duration_of
+from neurolm_jax.eeg.tasks.readers import duration_of, foreign_bytes
 from neurolm_jax.eeg.tasks.splits import assign
 from neurolm_jax.errors import UserError
 from neurolm_jax.outputs import appearing_folder
@@ -28,37 +29,43 @@ def write_task(
     way: str = "published",
     seed: int = 0,
     skip_faulty: bool = False,
+    without: Excluded = NOTHING,
 ) -> None:
     """``out/windows/{train,validation,test}`` and ``out/recordings/{train,validation}`` from the files under path.
 
     Args:
       way, seed: of the split, see ``splits.assign``; both are in the manifests.
       skip_faulty: leave a recording out, with its reason in the manifest, where otherwise its fault ends the work.
+      without: what must not be learnt from, since another set tests on it: such training recordings are left out.
 
     Raises:
-      UserError: naming the file that is missing or wrong; a split that is not possible.
+      UserError: naming the file that is missing or wrong; a split that is not possible; no window at all.
     """
     from tqdm import tqdm
 
     begin = time.perf_counter()
     recordings = list(task.recordings(path))
     split_of = assign(task, recordings, way, seed)
-    seen: dict[str, str] = {}
+    digests = _Digests()
     with appearing_folder(out) as folder, contextlib.ExitStack() as stack:
         folders = {split: _Folder(folder, split) for split in SPLITS}
         bar = stack.enter_context(tqdm(recordings, unit=" recordings", desc="prepare", disable=None))
         for recording in bar:
-            side = folders[split_of[recording.name]]
+            split = split_of[recording.name]
+            side = folders[split]
             try:
-                _write_recording(task, recording, seen, side)
+                _write_recording(task, recording, digests, without if split == "train" else NOTHING, side)
             except UserError as error:
                 if not skip_faulty:
                     raise UserError(f"{error} (--skip-faulty leaves such a recording out)") from error
                 side.outcome(recording, reason=str(error))
+        if not any(side.windows for side in folders.values()):
+            raise UserError(f"{path}: no labelled window in any of its {len(recordings)} recordings")
         for split, side in folders.items():
             side.finish(
                 {
                     "source": task.name,
+                    "cohort": task.cohort or task.name,
                     "split": split,
                     "split_by": {"way": way, "seed": seed},
                     "preprocessing": dataclasses.asdict(task.preprocessing) | {"rate": RATE, "unit": "microvolt"},
@@ -75,24 +82,17 @@ class _Folder:
         if split != "test":
             self._writers["eeg"] = shards.FolderWriter(folder / "recordings" / split)
         self._outcomes: list[dict] = []
+        self.windows = 0
 
-    def outcome(self, recording: Recording, reason: str | None = None, digest="", rate=None, channels=(), hours=0.0):
+    def outcome(self, recording: Recording, became="skipped", reason: str | None = None, hours=0.0, **read):
         """What became of a recording; returns its number."""
-        self._outcomes.append(
-            {
-                "name": recording.name,
-                "hash": digest,
-                "subject": recording.subject,
-                "rate": rate,
-                "channels": list(channels),
-                "outcome": "skipped" if reason else "used",
-                "reason": reason,
-                "hours": hours,
-            }
-        )
+        known = {"hash": "", "whole_hash": "", "rate": None, "channels": []} | read
+        told = {"name": recording.name, "subject": recording.subject, "outcome": became, "reason": reason}
+        self._outcomes.append(told | known | {"hours": hours})
         return len(self._outcomes) - 1
 
     def write(self, kind: str, record: Record, number: int) -> None:
+        self.windows += kind == "task"
         if kind in self._writers:
             fields = entry(record) | {"recording": number, "label": record.label}
             self._writers[kind].write(encode(record), fields)
@@ -103,8 +103,24 @@ class _Folder:
             writer.finish({"kind": kind} | fields | {"hours": hours, "recordings": self._outcomes})
 
 
-def _write_recording(task, recording, seen, side):
-    raw, windows = recording.open()
+class _Digests:
+    """Hashes of what was read: of recordings, and of the files that some are stretches of."""
+
+    def __init__(self):
+        self.seen: dict[str, str] = {}
+        self._wholes: dict[tuple, str] = {}
+
+    def of_whole(self, raw) -> str:
+        """Of a whole file, read but once."""
+        if raw is None:
+            return ""
+        if raw.filenames not in self._wholes:
+            self._wholes[raw.filenames] = recording_hash(raw)
+        return self._wholes[raw.filenames]
+
+
+def _write_recording(task, recording, digests, without, side):
+    raw, windows, whole = recording.open()
     rate, channels = float(raw.info["sfreq"]), known_channels(raw, task.channels)
     if task.rates and rate not in task.rates:
         wanted = " or ".join(f"{value:g}" for value in task.rates)
@@ -114,18 +130,24 @@ def _write_recording(task, recording, seen, side):
         _check_window(task, recording, window, begin, end)
     if not windows:
         raise UserError(f"{recording.name}: too short, {end - begin:.1f} s; a window of {task.name} has {task.seconds}")
-    digest = ""
-    if channels:
-        first, last = (round(second * rate) for second in (begin, end))
-        digest = content_hash(raw.get_data(list(channels), first, last, verbose="error") * 1e6)
-        if digest in seen:
-            side.outcome(recording, f"a copy of {seen[digest]}", digest, rate, channels)
-            return
+    with foreign_bytes(recording.name):
+        known = choose_channels(raw)[0]
+        used = [name for name in raw.ch_names if name in channels or name in known]
+        raw = raw.copy().pick(used, verbose="error").load_data(verbose="error") if used else raw
+        digest = recording_hash(raw, round(begin * rate), round(end * rate))
+        read = {"hash": digest, "whole_hash": digests.of_whole(whole), "rate": rate, "channels": list(channels)}
+    if digest and digest in digests.seen:
+        side.outcome(recording, reason=f"a copy of {digests.seen[digest]}", **read)
+        return
+    if reason := without.reason(task.cohort or task.name, recording.subject, digest):
+        side.outcome(recording, "excluded", reason, **read)
+        return
     signal = preprocess(raw, task.preprocessing, recording.name, task.channels)
-    seen[digest] = recording.name
-    number = side.outcome(recording, None, digest, rate, channels, (end - begin) / 3600)
-    for window in windows:
-        side.write("task", labelled_record(task, recording, signal, window), number)
+    records = [labelled_record(task, recording, signal, window) for window in windows]
+    digests.seen[digest] = recording.name
+    number = side.outcome(recording, "used", hours=(end - begin) / 3600, **read)
+    for record in records:
+        side.write("task", record, number)
     first, last = (round(second * RATE) for second in (begin, end))
     last = min(last, signal.samples.shape[1])
     for start in range(first, last, PIECE * RATE):
@@ -136,6 +158,11 @@ def _check_window(task, recording, window, begin, end):
     if window.label not in task.answers:
         known = ", ".join(task.answers)
         raise UserError(f"{recording.name}: label {window.label!r} at {window.onset:g} s is none of {known}")
+    if round(window.duration * RATE) < task.seconds * RATE:
+        raise UserError(
+            f"{recording.name}: a window of {window.duration:g} s at {window.onset:g} s; {task.name} asks about"
+            f" {task.seconds} s"
+        )
     tolerance = 1 / RATE
     if window.onset < begin - tolerance or window.onset + window.duration > end + tolerance:
         raise UserError(
@@ -149,6 +176,8 @@ def labelled_record(task: Task, recording: Recording, signal: Signal, window: Wi
     # The whole window even where its edges lie between samples.
     length = round(window.duration * RATE)
     begin = min(round(window.onset * RATE), signal.samples.shape[1] - length)
+    if begin < 0:
+        raise UserError(f"{recording.name}: too short for its window of {window.duration:g} s")
     record = _record(task, recording, signal, begin, begin + length, window.label)
     return dataclasses.replace(record, samples=from_baseline(task, record.samples))
 

@@ -9,14 +9,12 @@ from neurolm_jax.corpus.sources import Source
 from neurolm_jax.eeg import quality
 from neurolm_jax.eeg.electrodes import parse_channel
 from neurolm_jax.eeg.filtering import Filter
-from neurolm_jax.eeg.identity import ContentHash
+from neurolm_jax.eeg.identity import STRETCH, ContentHash, middle
 from neurolm_jax.eeg.mains import detect_mains
 from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, choose_channels
 from neurolm_jax.eeg.records import Record
 
-STRETCH = 256  # seconds that are filtered at a time
 PIECE = 16  # seconds in one record: a window takes some of them, and little that it does not need
-LOOK = 120  # seconds in the middle that are looked at for unit, copies and mains
 SHORTEST = 2  # seconds of a stretch between bad ones that are worth keeping
 MOSTLY_BAD = 0.5  # of a stretch: the channel is left out of it, instead of its bad seconds from all channels
 
@@ -82,8 +80,7 @@ def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: 
     if length < rate:
         raise Unusable("shorter than one second")
     picks, electrodes = _choose(raw, source, outcome)
-    middle = max(0, (length - round(LOOK * rate)) // 2)
-    sample = _samples(raw, picks, middle, min(length, middle + round(LOOK * rate)))
+    sample = _samples(raw, picks, *middle(raw))
     if fault := quality.unit_fault(quality.deviations(sample, rate)):
         raise Unusable(fault)
     for copy, (original, lag) in sorted(quality.copies(sample).items(), reverse=True):

@@ -23,13 +23,14 @@ _BIDS = re.compile(r"^sub-(?P<subject>[^_/]+)(_ses-(?P<session>[^_/]+))?.*_eeg$"
 class Source:
     """A recording's path; ``name`` is that path below its input. The rest is what path and sidecars tell, or None.
 
-    mains: Hz; left_out: pairs of channel and reason; excluded: why no sample of it may be used;
-    participant, events: see ``Outcome``.
+    cohort: what the subject's name is unique in. mains: Hz. left_out: pairs of channel and reason. excluded: why no
+    sample of it may be used. participant, events: see ``Outcome``.
     """
 
     path: pathlib.Path
     name: str
     subject: str | None = None
+    cohort: str | None = None
     session: str | None = None
     reference: str | None = None
     mains: float | None = None
@@ -77,7 +78,7 @@ def _under(path):
 def _describe(path, base):
     name = path.relative_to(base).as_posix()
     if match := _TUH.search(path.as_posix()):
-        return Source(path, name, match["subject"], match["session"], match["reference"].upper())
+        return Source(path, name, match["subject"], "tuh", match["session"], match["reference"].upper())
     if (match := _BIDS.match(path.stem)) and (root := _bids_root(path.parent)):
         mains = _sidecar(path, root).get("PowerLineFrequency")
         mains = float(mains) if isinstance(mains, (int, float)) else None
@@ -85,6 +86,7 @@ def _describe(path, base):
             path,
             name,
             match["subject"],
+            _bids_name(root),
             match["session"],
             mains=mains,
             left_out=_bids_channels(path),
@@ -100,6 +102,19 @@ def _bids_root(folder):
     return next((f for f in here if (f / "dataset_description.json").is_file()), None)
 
 
+@functools.lru_cache(maxsize=64)
+def _bids_name(root):
+    """The data set's name, as its description has it."""
+    return _json_object(root / "dataset_description.json").get("Name")
+
+
+def _json_object(file):
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file}: not a JSON object ({error}); mend the sidecar") from error
+
+
 def _sidecar(path, root):
     """Fields of every ``_eeg.json`` that holds for a file of a BIDS tree, the nearer the stronger."""
     entities = set(path.stem.split("_"))
@@ -108,10 +123,7 @@ def _sidecar(path, root):
     for folder in folders:
         for file in sorted(folder.glob("*eeg.json"), key=lambda f: len(f.stem)):
             if set(file.stem.split("_")) <= entities:
-                try:
-                    fields |= json.loads(file.read_text(encoding="utf-8"))
-                except (ValueError, TypeError) as error:
-                    raise UserError(f"{file}: not a JSON object ({error}); mend the sidecar") from error
+                fields |= _json_object(file)
     return fields
 
 

@@ -90,12 +90,15 @@ class DialogueRows:
             answers = dict(zip(task.answers, map(answer_tokens, prompts.prompt(task).answers)))
             if shuffle_labels:
                 labels = np.random.default_rng((seed or 0, number)).permutation(labels).tolist()
-            for record, (label, channels) in enumerate(zip(labels, index["channels"])):
+            for record, (label, channels) in enumerate(zip(labels, index.get("channels", []))):
                 self._samples.append((number, record, label))
                 eeg, answer = channels * task.seconds, len(answers[label])
                 sizes.append((eeg, eeg + longest + answer, answer, 1))
-        if not sizes:
-            raise UserError(f"no labelled window in {', '.join(str(shards.path) for _, shards in tasks)}")
+        filled = {tasks[number][0].name for number, _, _ in self._samples}
+        # Without a seed it is a validation part, which some sets do not have.
+        if empty := [task.name for task, _ in tasks if task.name not in filled and (seed is not None or not filled)]:
+            folders = ", ".join(str(shards.path) for task, shards in tasks if task.name in empty)
+            raise UserError(f"{', '.join(dict.fromkeys(empty))}: no labelled window in {folders}")
         capacity = dataclasses.astuple(size)
         largest = np.max(sizes, axis=0)
         if (largest > capacity).any():

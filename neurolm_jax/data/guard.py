@@ -7,21 +7,26 @@ from neurolm_jax.errors import UserError
 
 
 def check_disjoint(training: Iterable[Shards], tests: Iterable[Shards]) -> None:
-    """Compare recordings by the hash of their samples, under whatever name they lie.
+    """Compare recordings by the hash of their samples, under whatever name they lie; also with the whole files of those
+    that are but a stretch of one.
 
     Raises:
       UserError: a training folder is itself a test part, or shares a recording with one.
     """
-    tested = {r["hash"]: (test, r) for test in tests for r in _used(test)}
+    found = [(test, recording) for test in tests for recording in _used(test)]
+    tested = {recording["hash"]: (test, recording) for test, recording in found}
+    holding = {recording["whole_hash"]: (test, recording) for test, recording in found if recording.get("whole_hash")}
     for shards in training:
         if shards.manifest.get("split") == "test":
             raise UserError(f"{shards.path} is a test part; training does not read it")
         for recording in _used(shards):
-            if recording["hash"] in tested:
-                test, twin = tested[recording["hash"]]
+            digest, whole = recording["hash"], recording.get("whole_hash")
+            # Two stretches of one file may well lie on two sides.
+            if twin := tested.get(digest) or holding.get(digest) or tested.get(whole):
+                test, other = twin
                 raise UserError(
-                    f"{shards.path}: recording {recording['name']} is {twin['name']} of the test part {test.path};"
-                    " leave it out of training"
+                    f"{shards.path}: recording {recording['name']} is, or shares samples with, {other['name']} of the"
+                    f" test part {test.path}; prepare that folder again with --exclude"
                 )
 
 

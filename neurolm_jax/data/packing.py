@@ -4,8 +4,6 @@ The plan has one slot for each sample. In every epoch the samples of one size ar
 the number of rows never changes, the company does, and any row can be computed without the others.
 """
 
-import functools
-
 import numpy as np
 
 OPEN_ROWS = 4096  # rows kept open at once; more would pack hardly tighter
@@ -21,7 +19,7 @@ class RowPlan:
     """
 
     def __init__(self, sizes: np.ndarray, capacity: tuple[int, ...], seed: int | None):
-        self._seed = seed
+        self._seed, self._epochs = seed, {}
         sizes = np.asarray(sizes)
         row_of = first_fit(sizes, np.asarray(capacity))
         self._slots = np.argsort(row_of, kind="stable").astype(np.int32)
@@ -42,8 +40,17 @@ class RowPlan:
         begin = self._stops[row - 1] if row else 0
         return epoch, dealt[begin : self._stops[row]].tolist()
 
-    @functools.lru_cache(maxsize=2)
     def _epoch(self, epoch):
+        """Samples by slot, and the order of the rows; those of two epochs are kept, as reading ahead wants."""
+        if self._seed is None:
+            epoch = 0
+        known = self._epochs.get(epoch)
+        if known is None:
+            known = self._deal(epoch)
+            self._epochs = dict([*list(self._epochs.items())[-1:], (epoch, known)])  # anew: threads read it
+        return known
+
+    def _deal(self, epoch):
         if self._seed is None:
             return self._slots, np.arange(len(self))
         rng = np.random.default_rng((self._seed, epoch))

@@ -4,6 +4,12 @@ import hashlib
 
 import numpy as np
 
+from neurolm_jax.eeg import quality
+from neurolm_jax.eeg.preprocessing import choose_channels
+
+LOOK = 120  # seconds in the middle that are looked at for unit, copies of channels and mains
+STRETCH = 256  # seconds read at a time
+
 
 class ContentHash:
     """SHA-256 of samples as read, fed a stretch at a time: channel by channel, then over the channels' digests."""
@@ -20,8 +26,23 @@ class ContentHash:
         return hashlib.sha256(b"".join(digest.digest() for digest in self._channels)).hexdigest()
 
 
-def content_hash(x: np.ndarray) -> str:
-    """Of all samples [C, N] at once."""
-    found = ContentHash(len(x))
-    found.update(x)
+def recording_hash(raw, first: int = 0, last: int | None = None) -> str:
+    """Of samples ``first`` to ``last`` of an ``mne.io.Raw``: of all electrodes that the vocabulary has and that are no
+    copies of others, whichever of them a task reads. "" if there are none."""
+    names = list(choose_channels(raw)[0])
+    if not names:
+        return ""
+    copies = quality.copies(raw.get_data(names, *middle(raw), verbose="error") * 1e6)
+    picks = [name for place, name in enumerate(names) if place not in copies]
+    found, step = ContentHash(len(picks)), round(STRETCH * raw.info["sfreq"])
+    last = raw.n_times if last is None else last
+    for begin in range(first, last, step):
+        found.update(raw.get_data(picks, begin, min(begin + step, last), verbose="error") * 1e6)
     return found.hexdigest()
+
+
+def middle(raw) -> tuple[int, int]:
+    """First and last sample of the ``LOOK`` seconds in the middle of a recording, or of all of it."""
+    length = round(LOOK * raw.info["sfreq"])
+    first = max(0, (raw.n_times - length) // 2)
+    return first, min(raw.n_times, first + length)

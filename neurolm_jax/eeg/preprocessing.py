@@ -53,7 +53,7 @@ def preprocess(raw, settings: Preprocessing, name: str, channels: Sequence[str] 
     if raw.times[-1] + 1 / raw.info["sfreq"] < 1:
         raise UserError(f"{name}: shorter than one second")
 
-    raw = raw.copy().load_data(verbose="error").pick(known, verbose="error")
+    raw = raw.copy().pick(known, verbose="error").load_data(verbose="error")
     bad = [channel for channel, x in zip(known, raw.get_data()) if not np.isfinite(x).all()]
     if bad:
         raise UserError(f"{name}: NaN or infinite samples in {', '.join(bad)}; mend or cut the recording")

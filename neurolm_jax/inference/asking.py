@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import json
 import pathlib
 
 import numpy as np
@@ -10,12 +9,14 @@ import numpy as np
 from neurolm_jax.corpus.labelled import from_baseline
 from neurolm_jax.data.dialogues import prompt_tokens
 from neurolm_jax.eeg import quality
+from neurolm_jax.eeg.identity import middle
 from neurolm_jax.eeg.mains import detect_mains
 from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, check_rate, choose_channels, known_channels, preprocess
 from neurolm_jax.eeg.records import Record
 from neurolm_jax.eeg.tasks import load_task, prompts
 from neurolm_jax.eeg.tasks.readers import duration_of
 from neurolm_jax.errors import UserError
+from neurolm_jax.inference import findings
 from neurolm_jax.inference.generation import generate
 from neurolm_jax.inference.measures import with_temperature
 from neurolm_jax.inference.model import Trained, load_trained
@@ -25,7 +26,6 @@ from neurolm_jax.inference.scoring import probabilities_of
 NOTICE = "No medical device: for research, not for diagnosis or treatment."
 FREE_WINDOW = 10  # seconds, where no task says how long a window is
 WORDS = 32  # tokens of a free answer
-LOOK = 120  # seconds in the middle that are looked at for unit and mains
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Answerer:
     def __init__(self, workdir: str | pathlib.Path):
         self._model: Trained = load_trained(workdir)
         self._tasks = [load_task(name) for name in self._model.stage.config.data.tasks]
-        self._temperatures = _temperatures(pathlib.Path(workdir))
+        self._temperatures, self._notes = _temperatures(pathlib.Path(workdir), self._model.step)
 
     @property
     def questions(self) -> dict[str, str]:
@@ -141,8 +141,9 @@ class Answerer:
             raise UserError(f"window: {task.name} is asked of windows of {task.seconds} s, not {window}")
         seconds = task.seconds if task else FREE_WINDOW if window is None else window
         longest = self._model.stage.tokenizer_config.encoder.seconds
-        if not 1 <= seconds <= longest:
-            raise UserError(f"window: must be from 1 to {longest} seconds, not {seconds}")
+        if seconds not in range(1, longest + 1):
+            raise UserError(f"window: must be whole seconds from 1 to {longest}, not {seconds:g}")
+        seconds = int(seconds)
         every = seconds if every is None else every
         if not every >= 1 / RATE:
             raise UserError(f"every: must be positive, not {every}")
@@ -171,8 +172,8 @@ class Answerer:
             "channels": tuple(channels),
             "left_out": left_out,
             "mains": mains,
-            "start": raw.info["meas_date"],
-            "notes": notes,
+            "start": raw.info["meas_date"] and raw.info["meas_date"] + datetime.timedelta(seconds=raw.first_time),
+            "notes": (*notes, *(self._notes if task else ())),
         }
         if task:
             return self._score(task, wording, [len(channels)] * len(begins), record, shared)
@@ -236,8 +237,7 @@ def _choose(raw, wanted, name):
 def _prepare(raw, channels, settings, mains, name):
     """The signal of some channels as training prepares it, and the mains that were notched."""
     rate = float(raw.info["sfreq"])
-    middle = max(0, (raw.n_times - round(LOOK * rate)) // 2)
-    sample = raw.get_data(channels, middle, min(raw.n_times, middle + round(LOOK * rate)), verbose="error") * 1e6
+    sample = raw.get_data(channels, *middle(raw), verbose="error") * 1e6
     if fault := quality.unit_fault(quality.deviations(sample, rate)):
         raise UserError(f"{name}: {fault}")
     if settings.mains or settings.low or settings.high:
@@ -247,10 +247,12 @@ def _prepare(raw, channels, settings, mains, name):
     return preprocess(raw.copy().pick(channels, verbose="error"), settings, name), settings.mains
 
 
-def _temperatures(workdir):
-    """By task, as ``evaluate`` fitted them on validation."""
+def _temperatures(workdir, step):
+    """By task, as ``evaluate`` fitted them on validation to this checkpoint; and what to say about them."""
     file = workdir / "evaluation.json"
     if not file.is_file():
-        return {}
-    tasks = json.loads(file.read_text())["tasks"]
-    return {name: task["calibration"]["temperature"] for name, task in tasks.items() if task.get("calibration")}
+        return {}, ()
+    found = findings.read(file)
+    if found["step"] != step:
+        return {}, (f"probabilities are not calibrated: {file} is of step {found['step']}, the checkpoint of {step}",)
+    return {n: task["calibration"]["temperature"] for n, task in found["tasks"].items() if task.get("calibration")}, ()

@@ -10,6 +10,7 @@ from neurolm_jax.inference.windows import Windows
 BANDS = ((0.5, 4), (4, 8), (8, 13), (13, 30), (30, 45))  # Hz
 MEANS = 28  # stretches of a window whose mean is taken
 MOST = 20_000  # training windows that a regression is fitted to
+SLOW = 2000  # windows from which on all cores are worth their starting
 
 
 class Simple(NamedTuple):
@@ -70,7 +71,8 @@ def probe(train: np.ndarray, labels: np.ndarray, groups: np.ndarray, test: np.nd
         fitted = model.fit(train, labels)
     else:
         splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
-        search = GridSearchCV(model, strengths, scoring="balanced_accuracy", cv=splitter)
+        jobs = -1 if len(labels) > SLOW else None
+        search = GridSearchCV(model, strengths, scoring="balanced_accuracy", cv=splitter, n_jobs=jobs)
         fitted = search.fit(train, labels, groups=group)
     found[:, present] = fitted.predict_proba(test)
     return found

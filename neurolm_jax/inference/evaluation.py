@@ -13,7 +13,8 @@ from neurolm_jax.configuration import use_compilation_cache
 from neurolm_jax.eeg.tasks import prompts
 from neurolm_jax.errors import UserError
 from neurolm_jax.inference import baselines
-from neurolm_jax.inference.features import encode_windows
+from neurolm_jax.inference.features import all_alike, encode_windows
+from neurolm_jax.inference.findings import codebook_use
 from neurolm_jax.inference.finetuning import finetune
 from neurolm_jax.inference.generation import generate_answers
 from neurolm_jax.inference.measures import (
@@ -26,7 +27,6 @@ from neurolm_jax.inference.measures import (
 from neurolm_jax.inference.model import load_trained
 from neurolm_jax.inference.scoring import answer_probabilities, question_size
 from neurolm_jax.inference.windows import read_windows
-from neurolm_jax.models.quantizer import used_and_perplexity
 from neurolm_jax.stages import corpora
 
 CALIBRATION = 5000  # validation windows that a temperature is fitted to
@@ -45,9 +45,12 @@ class Options(NamedTuple):
 def evaluate(
     workdir: str | pathlib.Path, data: str | None = None, names: Sequence[str] | None = None, options=Options()
 ) -> dict:
-    """Figures of every task: ``{"tasks": {name: {...}}, "codebook": {...}, "seconds", "seed", "split"}``.
+    """Figures of every task: ``{"tasks": {name: {...}}, "codebook": {...}, "seconds", "seed", "split", "step"}``.
 
     Every process goes over its own share of the windows; the baselines are fitted by the first alone.
+
+    Raises:
+      UserError: a part without windows; figures of windows that were learnt from, or chosen on, are asked for.
     """
     from tqdm import tqdm
 
@@ -59,56 +62,90 @@ def evaluate(
     if names:
         config.data.tasks = tuple(names)
     use_compilation_cache(config)
+    _refuse(workdir, config, options)
     opened = functools.cache(lambda *splits: read_windows(corpora.tasks(config, *splits)))
-    parts = opened(options.split)
+    parts = _parts(opened, config, options)
     # One size of row for all tasks, so that one compiled program serves them.
-    among = [size for windows in parts.values() for size in _sizes(windows)]
-    found, counts = {}, np.zeros(config.tokenizer.codes, int)
+    among = [size for windows in parts.values() for size in _sizes(windows, options.varied)]
+    found, fits = {}, {}
     with tqdm(parts.items(), desc="evaluate", unit=" tasks", dynamic_ncols=True, disable=None) as bar:
         for name, windows in bar:
             bar.set_postfix_str(name)
-            if not len(windows):
-                raise UserError(f"{name}: no window in its {options.split} part")
-            found[name], codes = _evaluate_task(model, windows, options, among, opened)
-            counts += codes
+            found[name], fits[name] = _evaluate_task(model, windows, options, among, opened)
+        # After all that processes do together: nobody waits for the regressions.
+        for name, fit in fits.items():
+            if fit and not jax.process_index():
+                bar.set_postfix_str(f"{name}, baselines")
+                found[name]["baselines"] = fit() | found[name].get("baselines", {})
     # A converted NeuroLM checkpoint may come without its tokenizer's codebook.
     has_codebook = bool(model.weights.extra["state"].codebook.initialised)
     return {
         "tasks": found,
-        "codebook": _codebook(counts) if has_codebook else None,
+        "codebook": codebook_use(found) if has_codebook else None,
         "split": options.split,
         "seed": config.seed,
+        "step": model.step,
         "seconds": time.perf_counter() - begin,
     }
 
 
+def _refuse(workdir, config, options):
+    if options.split == "validation" and "validation" in config.data.splits:
+        raise UserError(
+            f"--split validation: {workdir} has learnt from it (its config.data.splits); only --split test says"
+            " anything about this model"
+        )
+    if options.split == "validation" and options.finetune:
+        raise UserError("--finetune chooses its epoch on the validation part; only --split test says how good it is")
+
+
+def _parts(opened, config, options):
+    """Windows by task, of the part that is evaluated; the others that will be wanted have windows too."""
+    parts = opened(options.split)
+    wanted = [(options.split, parts, "leave the task out with --tasks")]
+    if not options.quick:
+        wanted.append((" and ".join(config.data.splits), opened(*config.data.splits), "baselines need it; see --quick"))
+    if options.finetune:
+        wanted += [(split, opened(split), "--finetune needs it") for split in ("train", "validation")]
+    for split, found, remedy in wanted:
+        if empty := [name for name in parts if not len(found[name])]:
+            raise UserError(f"{', '.join(empty)}: no window in its {split} part; {remedy}")
+    return parts
+
+
 def _evaluate_task(model, windows, options, among, opened):
+    """Figures of a task, and a function that gives those of its baselines, None for none."""
     task = windows.task
     probabilities = answer_probabilities(model, windows, among=among)
     found = _measure(windows, probabilities)
     found |= {"classes": task.labels, "scored": task.scored, "groups": len(set(windows.groups.tolist()))}
+    found["windows_hash"] = windows.content_hash
     found["figures"] = list(task.figures)
     found["published"] = {name: dict(figures) for name, figures in task.published.items()}
     found["calibration"] = _calibrate(model, windows, probabilities, options, among, opened)
-    features, codes = encode_windows(model, windows, among)
+    training = None if options.quick else opened(*model.stage.config.data.splits)[task.name].at_most(baselines.MOST)
+    whole = all_alike(model, windows, *([training] if training else []))
+    features, codes = encode_windows(model, windows, whole, among)
+    found["code_counts"] = codes.tolist()
     if options.varied:
         found["prompts"] = _ask_otherwise(model, windows, probabilities, among)
     if not options.quick:
         words = measure_words(windows.labels, generate_answers(model, windows, among), len(task.answers))
         found |= {"unreadable": words["unreadable"], "generation": words}
-        training = opened(*model.stage.config.data.splits)[task.name].at_most(baselines.MOST)
-        trained, _ = encode_windows(model, training, among)
-        found["baselines"] = {} if jax.process_index() else _baselines(training, trained, windows, features)
     if options.finetune:
-        training, validation = (opened(split)[task.name] for split in ("train", "validation"))
-        tuned = finetune(model, training, validation, windows, options.finetune)
-        found.setdefault("baselines", {})["fine-tuned encoder"] = _measure(windows, tuned)
-    return found, codes
+        parts = (opened(split)[task.name] for split in ("train", "validation"))
+        tuned = finetune(model, *parts, windows, options.finetune)
+        found["baselines"] = {"fine-tuned encoder": _measure(windows, tuned)}
+    if not training:
+        return found, None
+    trained, _ = encode_windows(model, training, whole, among)
+    return found, functools.partial(_baselines, training, trained, windows, features)
 
 
-def _sizes(windows):
-    task = windows.task
-    return {question_size(task, prompts.prompt(task), int(channels)) for channels in set(windows.channels.tolist())}
+def _sizes(windows, varied):
+    task, channels = windows.task, set(windows.channels.tolist())
+    asked = prompts.variants(task) if varied else [prompts.prompt(task)]
+    return {question_size(task, prompt, count) for prompt in asked for count in channels}
 
 
 def _measure(windows, probabilities):
@@ -159,9 +196,3 @@ def _baselines(training, trained_features, windows, features):
     for name, (x, y) in kinds.items():
         found[name] = _measure(windows, baselines.probe(x, training.labels, training.groups, y, classes))
     return found
-
-
-def _codebook(counts):
-    """Use of the codes by the EEG of all windows."""
-    used, perplexity = used_and_perplexity(counts)
-    return {"used_fraction": float(used), "perplexity": float(perplexity), "counts": counts.tolist()}

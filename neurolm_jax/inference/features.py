@@ -14,14 +14,23 @@ from neurolm_jax.inference.windows import Windows, middle
 LARGEST = 4096  # numbers of a window that a probe reads one by one
 
 
-def encode_windows(model: Trained, windows: Windows, among: Sequence[Size] = ()) -> tuple[np.ndarray, np.ndarray]:
+def all_alike(model: Trained, *parts: Windows) -> bool:
+    """Whether the windows of all parts have the same electrodes, and so few features that each can be told apart."""
+    width = model.stage.tokenizer_config.encoder.width
+    montages = {montage for windows in parts for montage in windows.montages.tolist()}
+    largest = max(int(windows.channels.max()) * windows.task.seconds * width for windows in parts if len(windows))
+    return len(montages) == 1 and largest <= LARGEST
+
+
+def encode_windows(
+    model: Trained, windows: Windows, whole: bool, among: Sequence[Size] = ()
+) -> tuple[np.ndarray, np.ndarray]:
     """Features of every window's middle crop, and how often each code occurs in them, [K].
 
-    Features [N, F]: all of a window's S * C * W where those are few and all windows alike, otherwise mean and deviation
-    of each of the W dimensions over its tokens.
+    Features [N, F]: all of a window's S * C * W if ``whole``, which makes sense for windows that are ``all_alike``,
+    otherwise mean and deviation of each of the W dimensions over its tokens.
     """
-    task, width = windows.task, model.stage.tokenizer_config.encoder.width
-    whole = len(set(windows.channels.tolist())) == 1 and windows.channels[0] * task.seconds * width <= LARGEST
+    task = windows.task
 
     def make(number):
         record, begin = middle(windows, number)

@@ -27,7 +27,7 @@ def finetune(
 ) -> np.ndarray:
     """Class probabilities [N, K] of ``windows`` by the epoch that was best on validation."""
     classes = len(training.task.answers)
-    rows = _Rows(training, _largest(training, validation, windows), seed)
+    rows = _Rows(training, *_row(model.stage, training, validation, windows), seed)
     parts = batch_parts(model.mesh)
     batch = -(-max(1, min(len(rows), round(BATCH / rows.windows_each))) // parts) * parts
     each = -(-len(rows) // batch)
@@ -45,34 +45,43 @@ def finetune(
 
     params, moments = begin(model.weights.extra["tokenizer"])
     steps = streams.Steps({"rows": (rows, batch)}, each * epochs, jax.process_index(), jax.process_count())
-    best, found = -1.0, np.full((len(windows), classes), 1 / classes)
+    best, found = -1.0, None
     for count, data in enumerate(streams.iterate(steps, 0, THREADS), start=1):
         params, moments = step(params, moments, put_batch(model.mesh, data["rows"]))
         if count % each:
             continue
-        scored = _predict(predict, model, params, validation, rows.size, classes)
+        scored = _predict(predict, model, params, validation, rows)
         accuracy = measure(validation.labels, scored, training.task.labels)["balanced_accuracy"]
         if accuracy > best:
-            best, found = accuracy, _predict(predict, model, params, windows, rows.size, classes)
+            best, found = accuracy, _predict(predict, model, params, windows, rows)
     return found
 
 
-def _predict(predict, model, params, windows, size, classes):
-    rows, found = _Rows(windows, size, None), np.zeros((len(windows), classes))
-    for row, scored in enumerate(over_rows(predict, model._replace(weights=params), rows, size)):
+def _predict(predict, model, params, windows, trained_on):
+    rows = _Rows(windows, trained_on.size, trained_on.slots, None)
+    found = np.zeros((len(windows), len(windows.task.answers)))
+    for row, scored in enumerate(over_rows(predict, model._replace(weights=params), rows, rows.size)):
         numbers = rows.plan.row(row)[1]
         found[numbers] = scored[: len(numbers)]
     return found
 
 
+def _row(stage, *parts):
+    """EEG tokens and windows of a row: enough for any window, and about as many as training rows have."""
+    tokens = np.concatenate([windows.channels * windows.task.seconds for windows in parts])
+    if stage.alone:
+        return max(stage.config.eeg_length, int(tokens.max())), 1
+    size = max(512, int(tokens.max()))
+    return size, int(size // tokens.min())
+
+
 class _Rows:
     """Rows of EEG [E] with ``labels`` [S] of their windows, in the order of the segments."""
 
-    def __init__(self, windows: Windows, size: int, seed: int | None):
-        self._windows, self.size = windows, size
+    def __init__(self, windows: Windows, size: int, slots: int, seed: int | None):
+        self._windows, self.size, self.slots = windows, size, slots
         tokens = windows.channels * windows.task.seconds
-        self._slots = int(size // tokens.min())
-        self.plan = RowPlan(np.stack([tokens, np.ones_like(tokens)], axis=1), (size, self._slots), seed)
+        self.plan = RowPlan(np.stack([tokens, np.ones_like(tokens)], axis=1), (size, slots), seed)
         self.windows_each = len(windows) / len(self.plan)
 
     def __len__(self):
@@ -86,18 +95,13 @@ class _Rows:
 
     def _filled(self, numbers):
         row, place = empty_row(self.size), 0
-        labels = np.full(self._slots, NO_LABEL, np.int32)
+        labels = np.full(self.slots, NO_LABEL, np.int32)
         for segment, number in enumerate(numbers, start=1):
             record, begin = middle(self._windows, number)
             samples = crop(self._windows.task, record, begin)
             place = fill_row(row, place, segment, samples / MICROVOLTS, record.electrodes)
             labels[segment - 1] = self._windows.labels[number]
         return row | {"labels": labels}
-
-
-def _largest(*parts):
-    """Tokens of a row: about as many as training rows have, and enough for any window."""
-    return max(512, *(int(w.channels.max()) * w.task.seconds for w in parts))
 
 
 def _compiled(stage, optimizer):

@@ -20,7 +20,8 @@ def measure(
 
     balanced_accuracy, and its 95% ``interval`` by drawing whole ``groups`` [N] (subjects) with replacement; auroc and
     auc_pr (average precision) of the class ``positive``, or one against the rest and averaged where there are more than
-    two classes; kappa (Cohen); weighted_f1; calibration_error; recall by class; confusion, rows true, columns answered.
+    two classes; kappa (Cohen); weighted_f1; calibration_error; recall by class, None of one that does
+    not occur; confusion, rows true, columns answered.
     Averages over classes are over those that occur.
     """
     from sklearn.metrics import (
@@ -35,7 +36,7 @@ def measure(
     answered = probabilities.argmax(axis=1)
     places = list(range(len(classes)))
     present = np.unique(labels)
-    recall = recall_score(labels, answered, labels=places, average=None, zero_division=0)
+    recall = recall_score(labels, answered, labels=places, average=None, zero_division=np.nan)
     found: dict = {
         "balanced_accuracy": float(recall[present].mean()),
         "interval": None if groups is None else bootstrap_interval(labels, answered, groups, len(classes)),
@@ -50,7 +51,7 @@ def measure(
         "weighted_f1": float(f1_score(labels, answered, labels=places, average="weighted", zero_division=0)),
         "calibration_error": calibration_error(labels, probabilities),
         "n_test": len(labels),
-        "recall": dict(zip(classes, recall.tolist())),
+        "recall": {name: None if np.isnan(value) else float(value) for name, value in zip(classes, recall)},
         "confusion": confusion_matrix(labels, answered, labels=places).tolist(),
     }
 
@@ -105,8 +106,9 @@ def bootstrap_interval(
         return None
     confusion = np.zeros((count, classes, classes))
     np.add.at(confusion, (group, labels, answered), 1)
-    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=DRAWS)  # [D, G]
-    drawn = np.tensordot(weights, confusion, axes=1)  # [D, K, K]
+    rng, share = np.random.default_rng(seed), np.full(count, 1 / count)
+    drawn = [np.tensordot(rng.multinomial(count, share), confusion, axes=1) for _ in range(DRAWS)]
+    drawn = np.stack(drawn)  # [D, K, K]
     totals = drawn.sum(axis=2)
     recall = np.divide(np.diagonal(drawn, axis1=1, axis2=2), totals, out=np.zeros_like(totals), where=totals > 0)
     accuracy = recall.sum(axis=1) / (totals > 0).sum(axis=1)

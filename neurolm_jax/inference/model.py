@@ -14,18 +14,20 @@ from neurolm_jax.data import streams
 from neurolm_jax.errors import UserError
 from neurolm_jax.stages.instruct import InstructStage
 from neurolm_jax.stages.restore import restore_stage
+from neurolm_jax.training.checkpoint import newest_step
 from neurolm_jax.training.mesh import batch_parts, make_mesh, put_batch
 
-TOKENS = 16_384  # in a batch
+TOKENS = 16_384  # in each part of a batch
 THREADS = 4
 
 
 class Trained(NamedTuple):
-    """An instruct stage with its weights, placed on a mesh."""
+    """An instruct stage with its weights after so many steps, placed on a mesh."""
 
     stage: InstructStage
     weights: Any
     mesh: Mesh
+    step: int = 0
 
 
 def load_trained(workdir: str | pathlib.Path) -> Trained:
@@ -38,14 +40,14 @@ def load_trained(workdir: str | pathlib.Path) -> Trained:
     stage, weights = restore_stage(workdir, mesh)
     if stage.config.stage != "instruct":
         raise UserError(f"{workdir}: a checkpoint of stage {stage.config.stage}; only instruct answers questions")
-    return Trained(stage, weights, mesh)
+    return Trained(stage, weights, mesh, newest_step(workdir))
 
 
 def over_rows(function: Callable, model: Trained, rows, length: int) -> Iterator[Any]:
     """``function(weights, batch)`` over ``rows`` of ``length`` tokens; yields what it gives for each row, in order.
 
     The last batch is filled up with ``rows.empty()``. Every process reads its own part of each batch, and has all
-    results.
+    results. Every row carries its number: a mesh may hold devices in another order than that of their processes.
     """
     parts = batch_parts(model.mesh)
     batch = _batch(len(rows), length, parts)
@@ -53,14 +55,13 @@ def over_rows(function: Callable, model: Trained, rows, length: int) -> Iterator
     steps = streams.Steps({"rows": (_Padded(rows), batch)}, math.ceil(len(rows) / batch), *processes)
     read = streams.iterate(steps, 0, THREADS)
     placed = (put_batch(model.mesh, step["rows"]) for step in read)
-    results = (jax.tree.map(_everywhere, function(model.weights, data)) for data in streams.prefetch(placed))
-    every = (jax.tree.map(lambda x: x[place], found) for found in results for place in range(batch))  # noqa: B023
-    yield from itertools.islice(every, len(rows))
+    results = (_in_order(data["number"], function(model.weights, data["row"])) for data in streams.prefetch(placed))
+    yield from itertools.islice(itertools.chain.from_iterable(results), len(rows))
 
 
 def _batch(count, length, parts):
     """Rows in a batch. Few sizes are in use, so that compiled programs serve many tasks."""
-    most = max(1, TOKENS // length)
+    most = max(1, TOKENS // length) * parts
     wanted = min(most, 2 ** math.ceil(math.log2(max(count, 1))))
     return math.ceil(wanted / parts) * parts
 
@@ -73,7 +74,14 @@ class _Padded:
         return len(self._rows)
 
     def __getitem__(self, index):
-        return self._rows[index] if index < len(self._rows) else self._empty
+        row = self._rows[index] if index < len(self._rows) else self._empty
+        return {"number": np.int32(index), "row": row}
+
+
+def _in_order(numbers, found):
+    """What was found for each row of a batch, by the rows' numbers."""
+    numbers, found = jax.tree.map(_everywhere, (numbers, found))
+    return [jax.tree.map(lambda x: x[place], found) for place in np.argsort(numbers)]  # noqa: B023
 
 
 def _everywhere(x):

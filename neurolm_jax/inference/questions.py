@@ -15,6 +15,7 @@ from neurolm_jax.data.packing import RowPlan
 from neurolm_jax.stages.instruct import InstructStage
 
 ROOM = 2  # of the largest question's needs, in a row
+MOST = 8  # questions in a row: their branches cost little beside what is read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +46,13 @@ def row_size(stage: InstructStage, sizes: Sequence[Size], among: Sequence[Size] 
 
     ``among``: sizes of other questions that the same compiled program is to serve.
     """
-    largest = np.max([_needs(s) for s in {*sizes, *among}], axis=0) * ROOM
+    needs = np.array(sorted({_needs(s) for s in (*sizes, *among)}))
+    eeg, tokens, answers, _ = needs.max(axis=0).tolist()
     if stage.alone:
-        largest = np.maximum(largest // ROOM, [stage.config.eeg_length, stage.config.row_length, 1, 1])
-        largest[3] = 1
-    return RowSize(*largest.tolist())
+        return RowSize(max(eeg, stage.config.eeg_length), max(tokens, stage.config.row_length), answers, 1)
+    eeg, tokens = ROOM * eeg, ROOM * tokens
+    fit = np.minimum(MOST, np.minimum(eeg // needs[:, 0], tokens // needs[:, 1]))
+    return RowSize(eeg, tokens, int((fit * needs[:, 2]).max()), int(fit.max()))
 
 
 class QuestionRows:

@@ -18,9 +18,10 @@ CROPS = 5  # of a window that is longer than its task's whole seconds
 class Windows:
     """Labelled windows of one task; a window's samples are read when they are asked for.
 
-    labels [N]: place in ``task.labels``. channels, samples [N]: of each window. groups [N]: its subject, or its
+    labels [N]: place in ``task.labels``. channels, samples [N]: of each window; montages [N]: a number that tells its
+    set of electrodes. groups [N]: its subject, or its
     recording where the set does not tell subjects: windows of one group are no independent evidence. electrodes: ids of
-    all that occur.
+    all that occur. content_hash: of all of them.
     """
 
     def __init__(self, task: Task, parts: Sequence[Shards]):
@@ -30,11 +31,12 @@ class Windows:
         for label in sorted(set(names) - set(task.answers)):
             raise UserError(f"{parts[0].path}: label {label!r} is not one of task {task.name}'s {task.labels}")
         self.labels = np.array([task.labels.index(label) for label in names], int)
-        self.channels, self.samples = (
+        self.channels, self.samples, self.montages = (
             np.array([value for index in indices for value in index.get(key, [])], int)
-            for key in ("channels", "samples")
+            for key in ("channels", "samples", "montage")
         )
         self.groups = np.array([group for shards in parts for group in _groups(shards)], object)
+        self.content_hash = "-".join(shards.manifest["content_hash"] for shards in parts)
         used = [r for shards in parts for r in shards.manifest["recordings"] if r["outcome"] == "used"]
         self.electrodes = sorted({electrode_id(name) for r in used for name in r["channels"]})
         self._stops = np.cumsum([len(shards.source) for shards in parts])
@@ -49,7 +51,7 @@ class Windows:
             return self
         chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
         few = copy.copy(self)
-        for name in ("labels", "channels", "samples", "groups", "_numbers"):
+        for name in ("labels", "channels", "samples", "montages", "groups", "_numbers"):
             setattr(few, name, getattr(self, name)[chosen])
         return few
 

@@ -21,7 +21,7 @@ def print_answers(found: Answers) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(markup=False)  # names of files and answers are no markup
     console.print(f"{found.recording}: {stem_of(found.question)}", highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("time", no_wrap=True)
@@ -51,9 +51,9 @@ def print_answers(found: Answers) -> None:
         )
     names = ", ".join(found.channels[:8]) + (" ..." if len(found.channels) > 8 else "")
     used = f"{len(found.channels)} channels used ({names}), {len(found.left_out)} left out"
-    console.print(used, highlight=False, markup=False)
+    console.print(used, highlight=False)
     for note in found.notes:
-        console.print(note, highlight=False, markup=False)
+        console.print(note, highlight=False)
     console.print(NOTICE, highlight=False)
 
 

@@ -12,7 +12,7 @@ def print_results(tasks: dict, codebook: dict | None, title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(markup=False)  # names of files and answers are no markup
     console.print(title, style="bold", highlight=False)
     for section in sections(tasks):
         table = Table(box=box.SIMPLE_HEAD, title=section.title, title_justify="left", pad_edge=False, show_edge=False)
@@ -38,6 +38,8 @@ def print_recordings(manifest: dict, title: str) -> None:
     left_out = [r for r in recordings if r["outcome"] != "used"]
     print(f"{title}: {manifest['records']:,} records of {len(recordings) - len(left_out):,} recordings,", end=" ")
     print(f"{manifest['hours']:.2f} h")
+    if not manifest["records"]:
+        print(f"  empty: there is nothing to read from the {manifest['split']} part")
     for recording in left_out[:SHOWN]:
         print(f"  left out {recording['name']}: {recording['reason']}")
     if len(left_out) > SHOWN:

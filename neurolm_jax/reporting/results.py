@@ -1,12 +1,12 @@
 """The figures of a whole run, collected from its folders."""
 
-import json
 import pathlib
 from typing import NamedTuple
 
 from neurolm_jax import stages
 from neurolm_jax.data.shards import read_manifest
 from neurolm_jax.errors import UserError
+from neurolm_jax.inference import findings
 from neurolm_jax.training import metrics
 
 
@@ -19,7 +19,7 @@ def collect(run: pathlib.Path) -> dict:
     file = run / "instruct" / "evaluation.json"
     if not file.is_file():
         raise UserError(f"{file}: missing; run 'python -m neurolm_jax.evaluate --checkpoint {run / 'instruct'}'")
-    evaluation = json.loads(file.read_text())
+    evaluation = findings.read(file)
     lines = {stage: metrics.read(run / stage) for stage in stages.NAMES}
     seconds = {
         "prepare": sum(_prepared(folder) for folder in (run / "data").iterdir()),
@@ -80,7 +80,8 @@ def _section(name, task):
         rows.append(("NeuroLM, in words", *_figures(task["generation"])))
     rows += [(method, *_figures(found)) for method, found in task.get("baselines", {}).items()]
     rows += [(f"published {model}", *_figures(found)) for model, found in task["published"].items()]
-    recall = ", ".join(f"{label} {value:.2f}" for label, value in task["recall"].items())
+    recalls = {label: "none" if value is None else f"{value:.2f}" for label, value in task["recall"].items()}
+    recall = ", ".join(f"{label} {value}" for label, value in recalls.items())
     notes = [f"recall: {recall}", f"calibration error {task['calibration_error']:.3f}"]
     if calibration := task["calibration"]:
         notes[1] += f"; {calibration['calibration_error']:.3f} at temperature {calibration['temperature']:.2f}"

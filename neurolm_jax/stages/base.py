@@ -47,6 +47,10 @@ class Stage(abc.ABC):
         """Put in what earlier stages left; ``restore`` gives the weights of a workdir."""
         return weights
 
+    def plain(self, weights: Weights) -> Weights:
+        """The same model without what is there for training alone, such as low-rank terms."""
+        return weights
+
     def prepare(self, weights: Weights, batch: Tree, rng: jax.Array) -> Weights:
         """Weights before the first step, which may look at its batch. Jitted by the loop."""
         return weights

@@ -55,6 +55,13 @@ def eeg_rows(config, seconds: int, train: bool) -> Rows:
 def tasks(config, *splits: str) -> list[tuple[Task, Shards]]:
     """The config's tasks with the shards of some splits; what is not a test part is checked against every test part."""
     found = [load_task(name) for name in config.data.tasks]
+    for task in found:
+        if [other.name for other in found].count(task.name) > 1:
+            raise UserError(f"config.data.tasks: {task.name} is there more than once")
+        if task.seconds > (longest := config.tokenizer.encoder.seconds):
+            raise UserError(
+                f"config.data.tasks: {task.name} has windows of {task.seconds} s, the encoder reads {longest} at most"
+            )
     parts = [(task, open_shards(task_folder(config, task, split))) for task in found for split in splits]
     if "test" not in splits:
         guard.check_disjoint([shards for _, shards in parts], _tests(config))

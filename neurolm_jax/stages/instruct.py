@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from neurolm_jax.data.dialogues import Augmentation, DialogueRows, RowSize
+from neurolm_jax.errors import UserError
 from neurolm_jax.models import lora
 from neurolm_jax.models.attention import staircase
 from neurolm_jax.models.losses import chunked_cross_entropy
@@ -12,6 +13,8 @@ from neurolm_jax.models.transformer import Cache
 from neurolm_jax.stages import corpora
 from neurolm_jax.stages.base import Terms, Weights
 from neurolm_jax.stages.neurolm import NeuroLMStage
+
+PROMPTS = ("official", "varied")
 
 
 class InstructStage(NeuroLMStage):
@@ -29,7 +32,7 @@ class InstructStage(NeuroLMStage):
         return Weights(terms, weights.extra | {"frozen": rest})
 
     def inherit(self, weights, restore):
-        pretrained = restore(self.config.initial.pretrain)
+        pretrained = restore(self.config.initial.pretrain)  # of an instruct stage too, low-rank terms folded in
         if "frozen" not in weights.extra:
             return pretrained
         return weights._replace(extra=pretrained.extra | {"frozen": pretrained.params})
@@ -104,6 +107,8 @@ class InstructStage(NeuroLMStage):
         size = RowSize(c.eeg_length, c.row_length, c.answer_length, *([1] if self.alone else []))
         augmentation = Augmentation(**c.augmentation) if train else Augmentation()
         tasks = corpora.tasks(c, *(c.data.splits if train else ("validation",)))
+        if c.data.prompts not in PROMPTS:
+            raise UserError(f"config.data.prompts: want one of {', '.join(PROMPTS)}, not {c.data.prompts!r}")
         varied = c.data.prompts == "varied"
         rows = DialogueRows(tasks, size, c.seed if train else None, augmentation, train and c.shuffle_labels, varied)
         return {"dialogues": (rows, c.batch_size), "text": (corpora.text(c, train), c.text_batch_size)}

@@ -8,8 +8,9 @@ from neurolm_jax.training.state import abstract_state
 
 
 def restore_weights(workdir: str, mesh: Mesh) -> Weights:
-    """The weights that a stage's run left, placed on the mesh."""
-    return restore_stage(workdir, mesh)[1]
+    """The weights that a stage's run left, placed on the mesh, as later stages want them: without low-rank terms."""
+    stage, weights = restore_stage(workdir, mesh)
+    return stage.plain(weights)
 
 
 def restore_stage(workdir: str, mesh: Mesh) -> tuple[Stage, Weights]:

@@ -2,14 +2,17 @@
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from neurolm_jax.eeg.preprocessing import Preprocessing
+from neurolm_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 BINARY = ("balanced_accuracy", "auc_pr", "auroc")  # figures that are published for a set with two classes
 MULTICLASS = ("balanced_accuracy", "kappa", "weighted_f1")  # and with more
+FIGURES = tuple(dict.fromkeys(BINARY + MULTICLASS))
 
 
 class Window(NamedTuple):
@@ -21,10 +24,15 @@ class Window(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """raw: an ``mne.io.Raw`` with channels named as electrodes, its samples perhaps still on disk."""
+    """raw: an ``mne.io.Raw`` with channels named as electrodes, its samples perhaps still on disk.
+
+    whole: the file's own, where ``raw`` is a stretch of it: what holds one must not be learnt from where the other is
+        tested on.
+    """
 
     raw: Any
     windows: Sequence[Window]
+    whole: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +60,8 @@ class Task:
     answers: label as the data set writes it -> answer in words. lettered: the words are options (A), (B) ..., and the
         answer is a letter. positive: of two labels, the one that areas under curves are about.
     recordings: the recordings under a path, cheaply: no sample is read before they are opened.
+    cohort: what its subjects' names are unique in; sets of one cohort name the same person alike. By default the set
+        itself.
     channels: electrodes that are used, by name; () for all that the vocabulary has. rates: in Hz, of the set's files;
         () where they differ.
     validation: share of the training subjects kept for validation, where the set's own split has none.
@@ -80,6 +90,24 @@ class Task:
     published: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
     baseline: float = 0.0
     scored: bool = True
+    cohort: str = ""
+
+    def __post_init__(self):
+        words, told_apart = list(self.answers.values()), {word.casefold() for word in self.answers.values()}
+        seconds = isinstance(self.seconds, int) and self.seconds >= 1
+        faults = {
+            "name: want a word of letters, digits, - and _": re.fullmatch(r"[\w-]+", self.name),
+            "answers: want two labels or more, each with words of its own": 1 < len(words) == len(told_apart),
+            "answers: want two to 26 options": not self.lettered or len(words) <= 26,
+            f"positive: want one of {self.labels}, or None": self.positive in (None, *self.answers),
+            "seconds: want whole seconds, 1 or more": seconds,
+            f"baseline: want seconds from 0 to {self.seconds}": 0 <= self.baseline <= self.seconds,
+            "validation: want a share from 0 to 1": 0 <= self.validation < 1,
+            f"figures: want some of {', '.join(FIGURES)}": set(self.figures) <= set(FIGURES),
+        }
+        for fault, fine in faults.items():
+            if not fine:
+                raise UserError(f"task {self.name}: {fault}, not {getattr(self, fault.partition(':')[0])!r}")
 
     @property
     def labels(self) -> list[str]:

@@ -21,7 +21,7 @@ def recordings(path: pathlib.Path) -> Iterator[Recording]:
         trials, labels = read_ts(path / f"EyesOpenShut_{part.upper()}.ts")
         validation = held_out(len(trials), 0.2 if part == "train" else 0)
         for number, (trial, label) in enumerate(zip(trials, labels)):
-            # Second by second: the amplifier's constant of 4 mV goes with the mean.
+            # Second by second: the amplifier's constant of 4 mV goes with the mean, before any filter.
             raw = microvolt_raw(trial - trial.mean(axis=1, keepdims=True), ELECTRODES, RATE)
             split = "validation" if validation[number] else part
             opened = functools.partial(Opened, raw, [Window(0.0, 1.0, label)])
@@ -36,6 +36,7 @@ TASK = Task(
     wordings=("Does this EEG come from somebody whose eyes are closed?", "Was this recorded with closed eyes?"),
     seconds=1,
     preprocessing=Preprocessing(low=None, high=None),
+    baseline=1.0,
     recordings=recordings,
     scored=False,
 )

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from neurolm_jax.eeg.preprocessing import Preprocessing
 from neurolm_jax.eeg.tasks.base import MULTICLASS, Opened, Recording, Task, Window
-from neurolm_jax.eeg.tasks.readers import files_under, labels_beside, read_raw
+from neurolm_jax.eeg.tasks.readers import files_under, labels_beside, read_lines, read_raw
 from neurolm_jax.eeg.tasks.splits import by_place
 from neurolm_jax.errors import UserError
 
@@ -27,20 +27,19 @@ def recordings(path: pathlib.Path) -> Iterator[Recording]:
 def _open(file):
     labels = labels_beside(file, f"{file.stem}_sleepscoring.txt")
     windows = []
-    with labels.open(newline="", encoding="utf-8-sig") as lines:
-        for number, row in enumerate(csv.DictReader(lines, skipinitialspace=True), start=2):
-            annotation = (row.get("Annotation") or "").strip()
-            if not annotation.startswith(STAGE):
-                continue  # lights off and on
-            try:
-                onset, duration = float(row["Recording onset"]), float(row["Duration"])
-            except (KeyError, TypeError, ValueError) as error:
-                raise UserError(f"{labels}: line {number} has no 'Recording onset' and 'Duration'") from error
-            label = annotation.removeprefix(STAGE)
-            if label not in TASK.answers:
-                raise UserError(f"{labels}: line {number}: {annotation!r} is none of {', '.join(TASK.answers)}")
-            if duration == SECONDS:
-                windows.append(Window(onset, SECONDS, label))
+    for number, row in enumerate(csv.DictReader(read_lines(labels), skipinitialspace=True), start=2):
+        annotation = (row.get("Annotation") or "").strip()
+        if not annotation.startswith(STAGE):
+            continue  # lights off and on
+        try:
+            onset, duration = float(row["Recording onset"]), float(row["Duration"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{labels}: line {number} has no 'Recording onset' and 'Duration'") from error
+        label = annotation.removeprefix(STAGE)
+        if label not in TASK.answers:
+            raise UserError(f"{labels}: line {number}: {annotation!r} is none of {', '.join(TASK.answers)}")
+        if duration == SECONDS:
+            windows.append(Window(onset, SECONDS, label))
     if not windows:
         raise UserError(f"{labels}: holds no epoch of {SECONDS} s")
     return Opened(read_raw(file), windows)

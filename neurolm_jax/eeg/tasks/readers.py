@@ -1,7 +1,8 @@
 """Files that tasks are read from."""
 
+import contextlib
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -50,10 +51,29 @@ def read_raw(file: pathlib.Path, reader: str = "read_raw", **options):
     """
     import mne
 
-    try:
+    with foreign_bytes(file):
         return getattr(mne.io, reader)(file, verbose="error", **options)
-    except Exception as error:  # noqa: BLE001 (foreign bytes: the parsers of twenty formats fail in as many ways)
-        raise UserError(f"{file}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())})") from error
+
+
+@contextlib.contextmanager
+def foreign_bytes(name: str | pathlib.Path) -> Iterator[None]:
+    """Whatever a parser raises on bytes from elsewhere becomes a UserError that names them."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 (the parsers of twenty formats fail in as many ways)
+        raise UserError(f"{name}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())})") from error
+
+
+def read_lines(file: pathlib.Path) -> list[str]:
+    """The lines of a label file.
+
+    Raises:
+      UserError: it is no text.
+    """
+    with foreign_bytes(file):
+        return file.read_text(encoding="utf-8-sig").splitlines()
 
 
 def files_under(path: pathlib.Path, pattern: str, what: str) -> list[pathlib.Path]:

@@ -43,13 +43,13 @@ def recordings(path: pathlib.Path) -> Iterator[Recording]:
 
 
 def _open(file, trial):
-    raw = read_raw(file, "read_raw_cnt", data_format="int32")
+    whole = read_raw(file, "read_raw_cnt", data_format="int32")
     start, stop = STARTS[trial], STOPS[trial] + 1
-    if duration_of(raw) < stop:
-        raise UserError(f"{file}: too short, {duration_of(raw):.0f} s; trial {trial + 1} lasts until second {stop}")
+    if duration_of(whole) < stop:
+        raise UserError(f"{file}: too short, {duration_of(whole):.0f} s; trial {trial + 1} lasts until second {stop}")
     first = max(0, start - MARGIN)
-    raw.crop(first, min(stop + MARGIN, raw.times[-1]))
-    return Opened(raw, tiled(stop - first, SECONDS, NAMES[LABELS[trial]], begin=start - first))
+    raw = whole.copy().crop(first, min(stop + MARGIN, whole.times[-1]))
+    return Opened(raw, tiled(stop - first, SECONDS, NAMES[LABELS[trial]], begin=start - first), whole)
 
 
 TASK = Task(

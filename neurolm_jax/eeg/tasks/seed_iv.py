@@ -9,12 +9,11 @@ not every class is in each part of each session. --split subject parts the subje
 import functools
 import pathlib
 import re
-import zlib
 from collections.abc import Iterator
 
 from neurolm_jax.eeg.preprocessing import Preprocessing
 from neurolm_jax.eeg.tasks.base import MULTICLASS, Opened, Recording, Task
-from neurolm_jax.eeg.tasks.readers import duration_of, files_under, folder_called, microvolt_raw, tiled
+from neurolm_jax.eeg.tasks.readers import duration_of, files_under, folder_called, foreign_bytes, microvolt_raw, tiled
 from neurolm_jax.eeg.tasks.seed import ELECTRODES
 from neurolm_jax.errors import UserError
 
@@ -39,12 +38,10 @@ def recordings(path: pathlib.Path) -> Iterator[Recording]:
 def _open(file, trial, label):
     import scipy.io
 
-    try:
+    with foreign_bytes(file):
         names = [name for name, _, _ in scipy.io.whosmat(file)]
         wanted = [name for name in names if re.search(rf"_eeg{trial}$", name)]
         samples = scipy.io.loadmat(file, variable_names=wanted)[wanted[0]] if wanted else None
-    except (ValueError, TypeError, NotImplementedError, OSError, zlib.error) as error:
-        raise UserError(f"{file}: cannot be read as MATLAB's ({error})") from error
     if samples is None:
         raise UserError(f"{file}: holds no trial {trial} (a variable *_eeg{trial})")
     if samples.ndim != 2 or len(samples) != len(ELECTRODES):
@@ -64,6 +61,7 @@ TASK = Task(
     ),
     seconds=SECONDS,
     preprocessing=Preprocessing(mains=50.0),
+    channels=ELECTRODES,
     recordings=recordings,
     within_subjects=True,
     figures=MULTICLASS,

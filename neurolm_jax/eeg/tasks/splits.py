@@ -20,12 +20,16 @@ def assign(task: Task, recordings: Sequence[Recording], way: str = "published", 
       seed: of choices among subjects.
 
     Raises:
-      UserError: a subject on two sides; a way the task does not have; two recordings of one name.
+      UserError: a subject on two sides; a way the task does not have; two recordings of one name; an unknown split.
     """
     names = [recording.name for recording in recordings]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"{task.name}: two recordings are called {twice}; remove one of them")
+    for recording in recordings:
+        if recording.split not in (None, *SPLITS):
+            known = ", ".join(SPLITS)
+            raise UserError(f"{task.name}: {recording.name} has split {recording.split!r}; known are {known}, None")
     if way == "official":
         if task.official is None:
             raise UserError(f"--split official: the released code has no split of {task.name}")
@@ -35,6 +39,8 @@ def assign(task: Task, recordings: Sequence[Recording], way: str = "published", 
             raise UserError(f"--split subject: the subjects of {task.name} are not known")
     if way == "subject" or all(recording.split is None for recording in recordings):
         return _deal(recordings, SHARES, seed)
+    if unknown := [recording.name for recording in recordings if recording.split is None]:
+        raise UserError(f"{task.name}: {unknown[0]} has no split, others have one; give all of them one, or none")
     found = {recording.name: recording.split for recording in recordings}
     training = [recording for recording in recordings if recording.split == "train"]
     if "validation" not in found.values() and task.validation:

@@ -61,6 +61,7 @@ TASK = Task(
     seconds=SECONDS,
     preprocessing=tuh.PREPROCESSING,
     channels=tuh.ELECTRODES,
+    cohort=tuh.COHORT,
     recordings=recordings,
     official=official,
     figures=BINARY,

@@ -13,7 +13,7 @@ import numpy as np
 
 from neurolm_jax.eeg.tasks import tuh
 from neurolm_jax.eeg.tasks.base import MULTICLASS, Opened, Recording, Task
-from neurolm_jax.eeg.tasks.readers import around, duration_of, files_under, labels_beside, read_raw
+from neurolm_jax.eeg.tasks.readers import around, duration_of, files_under, labels_beside, read_lines, read_raw
 from neurolm_jax.errors import UserError
 
 SECONDS = 5
@@ -39,7 +39,7 @@ def _open(file):
     raw = read_raw(file)
     duration, labels = duration_of(raw), labels_beside(file, f"{file.stem}.rec")
     windows = []
-    for number, line in enumerate(labels.read_text().split("\n"), start=1):
+    for number, line in enumerate(read_lines(labels), start=1):
         if not line.strip():
             continue
         fields = [field.strip() for field in line.split(",")]
@@ -78,6 +78,7 @@ TASK = Task(
     seconds=SECONDS,
     preprocessing=tuh.PREPROCESSING,
     channels=tuh.ELECTRODES,
+    cohort=tuh.COHORT,
     recordings=recordings,
     official=official,
     figures=MULTICLASS,

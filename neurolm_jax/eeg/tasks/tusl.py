@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from neurolm_jax.eeg.tasks import tuh
 from neurolm_jax.eeg.tasks.base import MULTICLASS, Opened, Recording, Task
-from neurolm_jax.eeg.tasks.readers import around, duration_of, files_under, labels_beside, read_raw
+from neurolm_jax.eeg.tasks.readers import around, duration_of, files_under, labels_beside, read_lines, read_raw
 from neurolm_jax.eeg.tasks.splits import by_place
 from neurolm_jax.errors import UserError
 
@@ -27,15 +27,15 @@ def recordings(path: pathlib.Path) -> Iterator[Recording]:
 
 def _subject(file):
     # A few files have an older name than their subject's folder.
-    session = file.parents[1].name
-    return file.parents[2].name if re.fullmatch(r"s\d+_\d{4}.*", session) else tuh.subject_of(file)
+    session = file.parent.parent
+    return session.parent.name if re.fullmatch(r"s\d+_\d{4}.*", session.name) else tuh.subject_of(file)
 
 
 def _open(file):
     raw = read_raw(file)
     labels, duration = labels_beside(file, f"{file.stem}.tse_agg"), duration_of(raw)
     windows = []
-    for number, line in enumerate(labels.read_text().split("\n"), start=1):
+    for number, line in enumerate(read_lines(labels), start=1):
         if not line.strip() or line.startswith(("version", "#")):
             continue
         fields = line.split()
@@ -65,6 +65,7 @@ TASK = Task(
     seconds=SECONDS,
     preprocessing=tuh.PREPROCESSING,
     channels=tuh.ELECTRODES,
+    cohort=tuh.COHORT,
     recordings=recordings,
     official=official,
     figures=MULTICLASS,
