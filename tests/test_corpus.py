@@ -195,6 +195,10 @@ def test_subjects_and_recordings_that_are_tested_on_are_left_out(tmp_path):
         (tmp_path / "tuab" / "windows" / split / "manifest.json").write_text(json.dumps({"format": 1} | manifest))
     without = excluded({"tuab": sorted((tmp_path / "tuab").rglob("manifest.json"))})
     manifest = build.build([tree], tmp_path / "out", SETTINGS, "tueg", without)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "manifest.json").write_text('{"format": 1, "split": "test", "recordings": []}')
+    with pytest.raises(UserError, match="prepare that set again"):
+        excluded({"old": [tmp_path / "old" / "manifest.json"]})
     assert [r["outcome"] for r in manifest["recordings"]] == ["excluded", "used", "excluded"]
     assert list(outcomes(manifest).values()) == ["subject aaaaaaaa is in tuab", None, "a recording of tuab"]
     assert all(r["recorded_hours"] == 20 / 3600 for r in manifest["recordings"])

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Iterable, Mapping
 
 from neurolm_jax.data import shards
+from neurolm_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,9 @@ def excluded(manifests: Mapping[str, Iterable[pathlib.Path]]) -> Excluded:
     """Subjects and recordings of the test and validation parts of each set, named by the manifests of its folders.
 
     Of a set whose recordings are stretches of files, the files are left out whole.
+
+    Raises:
+      UserError: a manifest that does not tell.
     """
     subjects, hashes = {}, {}
     for name, files in manifests.items():
@@ -37,9 +41,11 @@ def excluded(manifests: Mapping[str, Iterable[pathlib.Path]]) -> Excluded:
             manifest = shards.read_manifest(file.parent)
             if manifest.get("split") not in ("test", "validation"):
                 continue
+            if not {"recordings", "cohort"} <= manifest.keys():
+                raise UserError(f"{file}: not of this version's 'prepare task'; prepare that set again")
             for recording in manifest["recordings"]:
                 for digest in filter(None, (recording.get("hash"), recording.get("whole_hash"))):
                     hashes.setdefault(digest, name)
                 if recording.get("subject"):
-                    subjects.setdefault((manifest.get("cohort"), recording["subject"]), name)
+                    subjects.setdefault((manifest["cohort"], recording["subject"]), name)
     return Excluded(subjects, hashes)
