@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from neurolm_jax.eeg.electrodes import VOCABULARY, electrode_id
-from neurolm_jax.eeg.identity import ContentHash, content_hash
+from neurolm_jax.eeg.identity import ContentHash, recording_hash
 from neurolm_jax.eeg.preprocessing import Preprocessing, preprocess
 from neurolm_jax.errors import UserError
 
@@ -84,11 +84,18 @@ def test_bad_recordings_are_named(samples, names, message):
         preprocess(raw_of(samples, names), Preprocessing(), "r.edf")
 
 
-def test_hash_is_of_the_samples():
-    first, same, other = noise(seed=1), noise(seed=1), noise(seed=2)
-    assert content_hash(first) == content_hash(same) != content_hash(other)
-    assert content_hash(first[:2]) != content_hash(first)
-    parts = ContentHash(3)
-    for begin in range(0, first.shape[1], 1000):
-        parts.update(first[:, begin : begin + 1000])
-    assert parts.hexdigest() == content_hash(first)
+def test_hash_is_of_the_samples_of_all_electrodes():
+    first, same, other = (raw_of(noise(seed=seed), ["C3", "Cz", "X1"]) for seed in (1, 1, 2))
+    assert recording_hash(first) == recording_hash(same) != recording_hash(other)
+    assert recording_hash(first) == recording_hash(first.copy().pick(["C3", "Cz"]))  # X1 is none
+    assert recording_hash(first) != recording_hash(first.copy().pick(["Cz"]))
+    assert recording_hash(first, 128, 1280) == recording_hash(first.copy().crop(0.5, 5.0, include_tmax=False))
+    assert recording_hash(first.copy().pick(["X1"])) == ""
+    # A copied channel tells nothing, and neither does the way in which samples are read.
+    double = raw_of(np.vstack([noise(seed=1)[:2], noise(seed=1)[:1]]), ["C3", "Cz", "Pz"])
+    assert recording_hash(double) == recording_hash(first)
+    samples, whole, parts = first.get_data(["C3", "Cz"]) * 1e6, ContentHash(2), ContentHash(2)
+    whole.update(samples)
+    for begin in range(0, samples.shape[1], 1000):
+        parts.update(samples[:, begin : begin + 1000])
+    assert parts.hexdigest() == whole.hexdigest() == recording_hash(first)

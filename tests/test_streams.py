@@ -215,7 +215,7 @@ def test_a_label_outside_the_list_is_named(small_data):
     import dataclasses
 
     [(task, shards), *_] = tasks(small_data)
-    other = dataclasses.replace(task, answers={"ShortBlink": " Short"})
+    other = dataclasses.replace(task, answers={"ShortBlink": "Short", "Blink": "Long"}, positive=None)
     with pytest.raises(UserError, match="label 'LongBlink' is not one of task blink"):
         DialogueRows([(other, shards)], SIZE, 0)
 
