@@ -36,7 +36,9 @@ def base(stage: str) -> ConfigDict:
     c.validation_batches = 100  # at most, in one validation
     c.log_every = 10
 
-    c.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+    # Devices along each axis, -1 for what the others leave: data splits rows, fsdp rows and parameters, tensor heads
+    # and vocabulary, sequence the length of long rows.
+    c.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1, "sequence": 1})
     c.compilation_cache = ""  # folder that keeps compiled programs; "" keeps none
 
     c.data = ConfigDict()

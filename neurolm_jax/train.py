@@ -32,7 +32,14 @@ def train(config, workdir: pathlib.Path) -> None:
     from neurolm_jax.stages.restore import restore_weights
     from neurolm_jax.training import checkpoint, metrics
     from neurolm_jax.training import mesh as meshes
-    from neurolm_jax.training.state import abstract_state, create_state, make_train_step, make_validation_step, prepare
+    from neurolm_jax.training.state import (
+        abstract_state,
+        create_state,
+        make_train_step,
+        make_validation_step,
+        prepare,
+        state_shardings,
+    )
 
     # What is needed is looked at before anything is made.
     configuration.use_compilation_cache(config)
@@ -52,7 +59,8 @@ def train(config, workdir: pathlib.Path) -> None:
         state = checkpoint.restore(workdir, abstract_state(stage, mesh))
     else:
         state = create_state(stage, mesh)
-        state = state._replace(weights=stage.inherit(state.weights, lambda path: restore_weights(path, mesh)))
+        weights = stage.inherit(state.weights, lambda path: restore_weights(path, mesh))
+        state = state._replace(weights=jax.device_put(weights, state_shardings(stage, mesh).weights))
     start = int(state.step)
     manager = checkpoint.manager(workdir, config.checkpoint_every, config.keep_checkpoints)
     with contextlib.closing(manager) as checkpoints:
@@ -61,7 +69,7 @@ def train(config, workdir: pathlib.Path) -> None:
             print(f"{workdir}: {config.stage} {'taken over' if new else 'is trained already'}, {start} steps")
             return
 
-        train_step, validation_step = make_train_step(stage), make_validation_step(stage)
+        train_step, validation_step = make_train_step(stage, mesh), make_validation_step(stage, mesh)
         batches = streams.iterate(steps, start, config.data.threads, config.data.workers)
         batches = streams.prefetch((metrics.count_tokens(batch), meshes.put_batch(mesh, batch)) for batch in batches)
         writer = metrics.Writer(workdir, config.stage, start)
@@ -72,7 +80,7 @@ def train(config, workdir: pathlib.Path) -> None:
                 tokens, batch = next(batches)
                 clock.batch(time.perf_counter() - waiting, tokens)
                 if step == 1:
-                    state = prepare(stage, state, batch, rng)
+                    state = prepare(stage, mesh, state, batch, rng)
                 state, measured = train_step(state, batch, rng)
 
                 last = step == config.steps

@@ -1,10 +1,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurolm_jax.models.attention import Intervals, bidirectional, interval_attention, staircase
+from neurolm_jax.models.attention import Intervals, attend, bidirectional, interval_attention, staircase
 
 LENGTH = 3 * (3 * 3 + 3)  # the longest row
 
@@ -56,3 +57,77 @@ def test_attention_equals_a_plain_loop():
             want = sum(w * value[0, k, head] for w, k in zip(weights, keys)) / weights.sum()
             np.testing.assert_allclose(got[0, q, head], want, rtol=1e-5, atol=1e-6)
     assert jax.tree.all(jax.tree.map(lambda x: bool(jnp.isfinite(x).all()), got))
+
+
+def packed(length, seed):
+    """Intervals [2, T] of rows of samples with up to 19 channels, and text, without padding and with."""
+    rng = np.random.default_rng(seed)
+    segment, second, is_text = (np.zeros((2, length), int) for _ in range(3))
+    for row in range(2):
+        place = number = 0
+        while place < length - (0, 60)[row]:
+            number += 1
+            channels, seconds, words = rng.integers(1, 20), rng.integers(1, 20), rng.integers(0, 30)
+            samples = [(s, False) for s in range(seconds) for _ in range(channels)]
+            samples += [(seconds + i, True) for i in range(words)]
+            for sample in samples[: length - place]:
+                second[row, place], is_text[row, place] = sample
+                segment[row, place] = number
+                place += 1
+    segment, second, is_text = map(jnp.array, (segment, second, is_text > 0))
+    return staircase(segment, second, is_text), bidirectional(segment)
+
+
+def at_once(query, key, value, intervals):
+    """Softmax over all scores, those outside the interval left out."""
+    index = jnp.arange(key.shape[1])
+    visible = (index >= intervals.start[:, None, :, None]) & (index < intervals.stop[:, None, :, None])
+    scores = jnp.einsum("bqnh,bknh->bnqk", query, key) / np.sqrt(query.shape[-1])
+    return jnp.einsum("bnqk,bknh->bqnh", jax.nn.softmax(scores, where=visible), value)
+
+
+@pytest.mark.parametrize("device", ["cpu", "tpu", "cuda"])
+@pytest.mark.parametrize("length", [130, 600])
+def test_kernels_and_their_gradients_equal_attention_at_once(device, length):
+    rng = np.random.default_rng(length)
+    arrays = jnp.array(rng.standard_normal((4, 2, length, 2, 64)), jnp.float32)
+    for intervals in packed(length, length):
+        want, back = jax.vjp(lambda *qkv: at_once(*qkv, intervals), *arrays[:3])  # noqa: B023
+        got, our_back = jax.vjp(lambda *qkv: attend(*qkv, *intervals, device, device != "cpu"), *arrays[:3])  # noqa: B023
+        np.testing.assert_allclose(got, want, atol=1e-5)
+        for ours, theirs in zip(our_back(arrays[3]), back(arrays[3])):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_bfloat16_stays_near():
+    rng = np.random.default_rng(0)
+    arrays = jnp.array(rng.standard_normal((3, 2, 260, 2, 64)), jnp.bfloat16)
+    intervals, _ = packed(260, 1)
+    want = at_once(*arrays.astype(jnp.float32), intervals)
+    for device in ("cpu", "tpu"):
+        got = attend(*arrays, *intervals, device, device == "tpu")
+        assert got.dtype == jnp.bfloat16
+        np.testing.assert_allclose(got.astype(jnp.float32), want, atol=0.03)
+
+
+def test_long_rows_keep_no_array_of_all_scores():
+    """8,192 tokens: all scores of one head alone would take 256 MB; also right where it is looked at."""
+    length = 8192
+    shape = jax.ShapeDtypeStruct((1, length, 2, 64), jnp.float32)
+    segment = jnp.concatenate([jnp.full((1, 5000), 1), jnp.full((1, 3000), 2), jnp.zeros((1, 192), int)], axis=1)
+    intervals = staircase(segment, jnp.arange(length)[None] // 23)
+
+    def both(*qkv):
+        output, back = jax.vjp(lambda *qkv: interval_attention(*qkv, intervals), *qkv)
+        return output, back(output)
+
+    memory = jax.jit(both).lower(shape, shape, shape).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 100e6
+    rng = np.random.default_rng(0)
+    query, key, value = jnp.array(rng.standard_normal((3, 1, length, 2, 64)), jnp.float32)
+    got = jax.jit(interval_attention)(query, key, value, intervals)
+    for place in (0, 4999, 5000, 7999, 8191):
+        here = slice(int(intervals.start[0, place]), int(intervals.stop[0, place]))
+        scores = jnp.einsum("nh,knh->nk", query[0, place], key[0, here]) / 8
+        want = jnp.einsum("nk,knh->nh", jax.nn.softmax(scores), value[0, here])
+        np.testing.assert_allclose(got[0, place], want, atol=1e-5)

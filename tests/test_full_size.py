@@ -138,7 +138,7 @@ def test_neurolm(workdirs, description, figures, eeg):
     intervals = staircase(eeg["segment"], eeg["second"])
     hidden = model.apply(variables, features, eeg["channel"], eeg["second"], intervals, method="eeg_hidden")
     close(hidden[:, ::7] @ classes[::97].T, figures["eeg_logits"])
-    loss, accuracy = chunked_cross_entropy(hidden.reshape(-1, hidden.shape[-1]), classes, targets.reshape(-1))
+    loss, accuracy = chunked_cross_entropy(hidden, classes, targets)
     close(loss.value, figures["eeg_loss"])
     close(accuracy.value, figures["eeg_accuracy"])
     text = figures["text_ids"].astype(np.int32)
@@ -159,7 +159,7 @@ def test_neurolm(workdirs, description, figures, eeg):
         for i in range(len(text)):
             hidden = mixed(params, i, text[i, :-1])[0]
             targets = jnp.where(jnp.arange(len(hidden)) >= prompt, text[i, 1:], -1)
-            losses.append(chunked_cross_entropy(hidden, params["language"]["output"], targets)[0].value)
+            losses.append(chunked_cross_entropy(hidden[None], params["language"]["output"], targets[None])[0].value)
         return sum(losses) / len(losses)
 
     total, gradients = jax.jit(jax.value_and_grad(answer_loss))(weights.params)

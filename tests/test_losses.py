@@ -20,19 +20,21 @@ def test_chunked_cross_entropy_equals_optax(count):
         return 3 * jnp.where(valid, each, 0).sum() / valid.sum()
 
     def ours(hidden, classes):
-        return 3 * losses.chunked_cross_entropy(hidden, classes, targets)[0].value
+        return 3 * losses.chunked_cross_entropy(hidden[None], classes, targets[None])[0].value
 
     want = jax.value_and_grad(plain, argnums=(0, 1))(hidden, classes)
     got = jax.value_and_grad(ours, argnums=(0, 1))(hidden, classes)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, want)
     np.testing.assert_allclose(ours(hidden, classes), want[0], rtol=1e-6)
     accuracy = (((hidden @ classes.T).argmax(-1) == targets) & valid).sum() / valid.sum()
-    np.testing.assert_allclose(losses.chunked_cross_entropy(hidden, classes, targets)[1].value, accuracy, rtol=1e-6)
+    np.testing.assert_allclose(
+        losses.chunked_cross_entropy(hidden[None], classes, targets[None])[1].value, accuracy, rtol=1e-6
+    )
 
 
 def test_no_target_at_all_is_zero_with_zero_gradient():
     def loss(hidden):
-        return losses.chunked_cross_entropy(hidden, jnp.ones((5, 4)), jnp.full(3, -1))[0].value
+        return losses.chunked_cross_entropy(hidden[None], jnp.ones((5, 4)), jnp.full((1, 3), -1))[0].value
 
     gradient = jax.grad(loss)(jnp.ones((3, 4)))
     np.testing.assert_array_equal(gradient, 0)

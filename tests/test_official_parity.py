@@ -165,7 +165,7 @@ def test_autoregression(name):
     positions = g["eeg_logits_pos"]
     in_sample = positions < g["n_tokens"][0]
     close((hidden[0, positions] @ classes.T)[:, ::97][in_sample], g["eeg_logits"][in_sample])
-    loss, accuracy = chunked_cross_entropy(hidden.reshape(-1, hidden.shape[-1]), classes, targets.reshape(-1))
+    loss, accuracy = chunked_cross_entropy(hidden, classes, targets)
     if not g.padded:
         close(loss.value, g["eeg_loss"])
         close(accuracy.value, g["eeg_accuracy"])
@@ -203,7 +203,7 @@ def test_instruction(name):
 
     def loss(params):
         hidden = jnp.concatenate([mixed_hidden(g, params, features, i, text[i]) for i in range(len(text))])
-        loss, accuracy = chunked_cross_entropy(hidden, params["language"]["output"], targets.reshape(-1))
+        loss, accuracy = chunked_cross_entropy(hidden[None], params["language"]["output"], targets.reshape(1, -1))
         return loss.value, accuracy.value
 
     (total, accuracy), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(g.neurolm_params)

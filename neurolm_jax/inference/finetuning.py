@@ -47,7 +47,8 @@ def finetune(
     steps = streams.Steps({"rows": (rows, batch)}, each * epochs, jax.process_index(), jax.process_count())
     best, found = -1.0, None
     for count, data in enumerate(streams.iterate(steps, 0, THREADS), start=1):
-        params, moments = step(params, moments, put_batch(model.mesh, data["rows"]))
+        with jax.set_mesh(model.mesh):
+            params, moments = step(params, moments, put_batch(model.mesh, data["rows"]))
         if count % each:
             continue
         scored = _predict(predict, model, params, validation, rows)

@@ -49,13 +49,18 @@ def over_rows(function: Callable, model: Trained, rows, length: int) -> Iterator
     The last batch is filled up with ``rows.empty()``. Every process reads its own part of each batch, and has all
     results. Every row carries its number: a mesh may hold devices in another order than that of their processes.
     """
+
+    def run(data):
+        with jax.set_mesh(model.mesh):
+            return function(model.weights, data)
+
     parts = batch_parts(model.mesh)
     batch = _batch(len(rows), length, parts)
     processes = jax.process_index(), jax.process_count()
     steps = streams.Steps({"rows": (_Padded(rows), batch)}, math.ceil(len(rows) / batch), *processes)
     read = streams.iterate(steps, 0, THREADS)
     placed = (put_batch(model.mesh, step["rows"]) for step in read)
-    results = (_in_order(data["number"], function(model.weights, data["row"])) for data in streams.prefetch(placed))
+    results = (_in_order(data["number"], run(data["row"])) for data in streams.prefetch(placed))
     yield from itertools.islice(itertools.chain.from_iterable(results), len(rows))
 
 

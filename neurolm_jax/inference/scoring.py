@@ -106,9 +106,7 @@ def _compiled(stage):
         hidden, _ = stage.go_on(
             weights, branches["tokens"], branches["position"], seen(branches, length), cache, length
         )
-        classes, targets = stage.classes(weights), branches["target"]
-        scores = target_log_probabilities(hidden.reshape(-1, hidden.shape[-1]), classes, targets.reshape(-1))
-        return scores.reshape(targets.shape)
+        return target_log_probabilities(hidden, stage.classes(weights), branches["target"])
 
     return jax.jit(score)
 

@@ -6,10 +6,18 @@ Segments (samples) pack into one row and nothing leaks between them. Padding (se
 keeps the softmax finite.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from neurolm_jax.models.placement import mesh_around, over_devices, platform, sum_over
+
+AT_ONCE = 512  # tokens of a row whose scores fit the memory well
+QUERIES, KEYS = ("batch", "length", "heads", None), ("batch", None, "heads", None)
+NAMES = (QUERIES, KEYS, KEYS, ("batch", "length"), ("batch", "length"))
 
 
 class Intervals(NamedTuple):
@@ -51,11 +59,62 @@ def interval_attention(
     value: jax.Array,  # [B, T, N, H]
     intervals: Intervals,
 ) -> jax.Array:  # [B, T, N, H]
-    """Softmax attention, scale 1/sqrt(H), over each query's interval of keys."""
-    index = jnp.arange(key.shape[1])
-    start, stop = intervals.start[:, None, :, None], intervals.stop[:, None, :, None]
-    mask = (index >= start) & (index < stop)  # [B, 1, T, T]
-    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="xla")
+    """Softmax attention, scale 1/sqrt(H), over each query's interval of keys.
+
+    Rows that are no longer than a block have their scores computed at once. Others never have: TPUs and GPUs run
+    kernels, other devices a loop over blocks.
+    """
+    if mesh_around() is None and platform() == "cpu" and key.shape[1] <= AT_ONCE:
+        index = jnp.arange(key.shape[1])
+        start, stop = intervals.start[:, None, :, None], intervals.stop[:, None, :, None]
+        mask = (index >= start) & (index < stop)  # [B, 1, T, T]
+        return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="xla")
+    return attend(query, key, value, *intervals, platform())
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def attend(query, key, value, start, stop, device: str, interpret: bool = False) -> jax.Array:
+    """The same by the kernels of a kind of device; ``interpret`` runs them where there is none.
+
+    Each device of a mesh has its own rows, heads and queries; of rows that are split lengthwise it has all keys.
+    """
+    return _attended(query, key, value, start, stop, device, interpret)[0]
+
+
+def _attended(query, key, value, start, stop, device, interpret):
+    forward, _ = _kernels(device, interpret)
+    outputs = [lambda q, k, v, a, b: q, lambda q, k, v, a, b: PartitionSpec(q[0], q[2], q[1])]
+    kept = query, key, value, start, stop
+    output, log_total = over_devices(lambda axes, *local: forward(*local), NAMES, outputs, *kept)
+    return output, (*kept, output, log_total)
+
+
+def _attended_backward(device, interpret, kept, gradient):
+    _, backward = _kernels(device, interpret)
+
+    def local(axes, *arrays):
+        of_query, of_key, of_value = backward(*arrays)
+        lengthwise = axes[0][1]  # each device has but its own queries' share of what is due to the keys
+        return of_query, sum_over(of_key, lengthwise), sum_over(of_value, lengthwise)
+
+    outputs = [lambda *specs: specs[0], lambda *specs: specs[1], lambda *specs: specs[2]]
+    names = (*NAMES, QUERIES, ("batch", "heads", "length"), QUERIES)
+    return *over_devices(local, names, outputs, *kept, gradient), None, None
+
+
+attend.defvjp(_attended, _attended_backward)
+
+
+def _kernels(device, interpret):
+    """Forward and backward for a kind of device."""
+    if device in ("tpu", "cuda"):
+        from neurolm_jax.models.kernels import pallas
+
+        options = {"platform": device, "interpret": interpret}
+        return functools.partial(pallas.forward, **options), functools.partial(pallas.backward, **options)
+    from neurolm_jax.models.kernels import blockwise
+
+    return blockwise.forward, blockwise.backward
 
 
 def masked_attention(

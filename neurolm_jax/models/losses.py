@@ -4,9 +4,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from neurolm_jax.models.placement import kept_table, over_devices, sum_over, sum_table_over
 
 NO_TARGET = -1
-CHUNK = 256  # positions whose logits exist at one time
+CHUNK = 256  # positions whose logits exist at one time, on each device
 
 
 class Mean(NamedTuple):
@@ -27,14 +30,14 @@ def masked_mean(x: jax.Array, valid: jax.Array) -> Mean:
 
 
 def chunked_cross_entropy(
-    hidden: jax.Array,  # [N, W]
+    hidden: jax.Array,  # [B, T, W]
     classes: jax.Array,  # [V, W]
-    targets: jax.Array,  # [N], -1 for none
+    targets: jax.Array,  # [B, T], -1 for none
 ) -> tuple[Mean, Mean]:
     """Cross-entropy and accuracy over the positions that have a target.
 
     Where a gradient is wanted it is made together with the loss, chunk by chunk, so that logits are computed once and
-    kept never.
+    kept never. Every device goes over its own positions, and over its own classes where those are split.
     """
     loss, correct = _summed(hidden, classes, targets)
     count = (targets != NO_TARGET).sum()
@@ -42,40 +45,65 @@ def chunked_cross_entropy(
 
 
 def target_log_probabilities(hidden: jax.Array, classes: jax.Array, targets: jax.Array) -> jax.Array:
-    """Log probability of each target: hidden [N, W], classes [V, W], targets [N] -> [N], 0 where there is none."""
+    """Log probability of each target: hidden [B, T, W], classes [V, W], targets [B, T] -> [B, T], 0 where there is
+    none."""
 
-    def one(chunk):
-        hidden, targets = chunk
-        logits = jnp.matmul(hidden, classes.T.astype(hidden.dtype), preferred_element_type=jnp.float32)
-        chosen = jnp.take_along_axis(logits, jnp.maximum(targets, 0)[:, None], axis=1)[:, 0]
-        return jnp.where(targets != NO_TARGET, chosen - jax.nn.logsumexp(logits, axis=-1), 0)
+    def local(axes, hidden, classes, targets):
+        _, (vocabulary, _), _ = axes
 
-    return jax.lax.map(one, _chunks(hidden, targets)).reshape(-1)[: len(hidden)]
+        def one(chunk):
+            found = _chunk(vocabulary, classes, *chunk)
+            return jnp.where(chunk[1] != NO_TARGET, found.chosen - found.highest - jnp.log(found.total), 0)[:, 0]
+
+        return jax.lax.map(one, _chunks(hidden, targets)).reshape(-1)[: targets.size].reshape(targets.shape)
+
+    return _over_devices(local, [lambda h, c, t: t], hidden, classes, targets)
 
 
 @jax.custom_vjp
 def _summed(hidden, classes, targets):
     """Summed loss, and the number of correct predictions as float32."""
-    losses, correct = jax.lax.map(lambda chunk: _chunk(classes, *chunk)[:2], _chunks(hidden, targets))
-    return losses.sum(), correct.sum()
+
+    def local(axes, hidden, classes, targets):
+        _, (vocabulary, _), places = axes
+
+        def one(chunk):
+            found = _chunk(vocabulary, classes, *chunk)
+            return found.loss, found.correct
+
+        losses, correct = jax.lax.map(one, _chunks(hidden, targets))
+        return sum_over(losses.sum(), places), sum_over(correct.sum(), places)
+
+    return _over_devices(local, [_whole, _whole], hidden, classes, targets)
 
 
 def _forward(hidden, classes, targets):
-    def body(classes_gradient, chunk):
-        hidden, targets = chunk
-        loss, correct, exponentials, total = _chunk(classes, hidden, targets)
-        valid = (targets != NO_TARGET)[:, None]
-        scaled = jnp.where(valid, hidden / total, 0).astype(hidden.dtype)
-        place = jnp.maximum(targets, 0)
-        classes_gradient += jnp.matmul(exponentials.T, scaled, preferred_element_type=jnp.float32)
-        classes_gradient = classes_gradient.at[place].add(-jnp.where(valid, hidden, 0).astype(jnp.float32))
-        hidden_gradient = (exponentials @ classes.astype(hidden.dtype)) / total - classes[place]
-        return classes_gradient, (loss, correct, jnp.where(valid, hidden_gradient, 0))
+    def local(axes, hidden, classes, targets):
+        _, (vocabulary, _), places = axes
 
-    zeros = jnp.zeros(classes.shape, jnp.float32)
-    classes_gradient, (losses, correct, hidden_gradient) = jax.lax.scan(body, zeros, _chunks(hidden, targets))
-    hidden_gradient = hidden_gradient.reshape(-1, hidden.shape[-1])[: len(hidden)].astype(hidden.dtype)
-    return (losses.sum(), correct.sum()), (hidden_gradient, classes_gradient.astype(classes.dtype))
+        def body(classes_gradient, chunk):
+            hidden, targets = chunk
+            found = _chunk(vocabulary, classes, hidden, targets)
+            valid = (targets != NO_TARGET)[:, None]
+            scaled = jnp.where(valid, hidden / found.total, 0).astype(hidden.dtype)
+            classes_gradient += jnp.matmul(found.exponentials.T, scaled, preferred_element_type=jnp.float32)
+            mine = valid & found.here
+            classes_gradient = classes_gradient.at[found.place].add(-jnp.where(mine, hidden, 0).astype(jnp.float32))
+            expected = (found.exponentials @ classes) / found.total
+            hidden_gradient = sum_over(expected - jnp.where(found.here, classes[found.place], 0), vocabulary)
+            return classes_gradient, (found.loss, found.correct, jnp.where(valid, hidden_gradient, 0))
+
+        zeros = jnp.zeros(classes.shape, jnp.float32)
+        classes_gradient, (losses, correct, hidden_gradient) = jax.lax.scan(body, zeros, _chunks(hidden, targets))
+        hidden_gradient = hidden_gradient.reshape(-1, hidden.shape[-1])[: targets.size].astype(hidden.dtype)
+        classes_gradient = sum_table_over(classes_gradient, places)
+        sums = sum_over(losses.sum(), places), sum_over(correct.sum(), places)
+        return *sums, hidden_gradient.reshape(hidden.shape), classes_gradient
+
+    width = hidden.shape[-1]
+    outputs = [_whole, _whole, lambda h, c, t: h, lambda h, c, t: kept_table(c, t, width)]
+    loss, correct, hidden_gradient, classes_gradient = _over_devices(local, outputs, hidden, classes, targets)
+    return (loss, correct), (hidden_gradient, classes_gradient.astype(classes.dtype))
 
 
 def _backward(gradients, cotangents):
@@ -87,22 +115,55 @@ def _backward(gradients, cotangents):
 _summed.defvjp(_forward, _backward)
 
 
-def _chunk(classes, hidden, targets):
-    """Loss and hits of one chunk [M]; exponentials [M, V] of the shifted logits and their sums [M, 1]."""
-    logits = jnp.matmul(hidden, classes.T.astype(hidden.dtype), preferred_element_type=jnp.float32)  # [M, V]
+class _Chunk(NamedTuple):
+    """Of M positions, against the V classes that this device holds.
+
+    loss, correct: summed, of all classes. exponentials [M, V] of the logits less the highest [M, 1] of all classes, and
+    their sum over all of them, total [M, 1]. chosen [M, 1]: the targets' logits. here [M, 1]: whether the target is
+    among these classes, place [M]: which.
+    """
+
+    loss: jax.Array
+    correct: jax.Array
+    exponentials: jax.Array
+    highest: jax.Array
+    total: jax.Array
+    chosen: jax.Array
+    here: jax.Array
+    place: jax.Array
+
+
+def _chunk(vocabulary, classes, hidden, targets):
+    """vocabulary: mesh axes that split the classes."""
+    logits = jnp.matmul(hidden, classes.T, preferred_element_type=jnp.float32)  # [M, V]
     highest = logits.max(-1, keepdims=True)
+    highest = jax.lax.pmax(highest, vocabulary) if vocabulary else highest
     exponentials = jnp.exp(logits - highest)
-    total = exponentials.sum(-1, keepdims=True)
-    chosen = jnp.take_along_axis(logits, jnp.maximum(targets, 0)[:, None], axis=1)
+    total = sum_over(exponentials.sum(-1, keepdims=True), vocabulary)
+    place = targets - (jax.lax.axis_index(vocabulary) * len(classes) if vocabulary else 0)
+    here = ((place >= 0) & (place < len(classes)))[:, None]
+    place = jnp.clip(place, 0, len(classes) - 1)
+    chosen = jnp.take_along_axis(logits, place[:, None], axis=1)
+    chosen = sum_over(jnp.where(here, chosen, 0), vocabulary) if vocabulary else chosen
     valid = (targets != NO_TARGET)[:, None]
     loss = jnp.where(valid, jnp.log(total) + highest - chosen, 0).sum()
     correct = (valid & (chosen >= highest)).sum().astype(jnp.float32)
-    return loss, correct, exponentials.astype(hidden.dtype), total
+    return _Chunk(loss, correct, exponentials.astype(hidden.dtype), highest, total, chosen, here, place)
 
 
 def _chunks(hidden, targets):
-    """[N, W], [N] -> [N / M, M, W], [N / M, M], the last chunk padded with positions without a target."""
+    """[B, T, W], [B, T] -> [N / M, M, W], [N / M, M], the last chunk padded with positions without a target."""
+    hidden, targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
     size = min(CHUNK, len(hidden))
     padding = -len(hidden) % size
     hidden = jnp.pad(hidden, ((0, padding), (0, 0))).reshape(-1, size, hidden.shape[-1])
     return hidden, jnp.pad(targets, (0, padding), constant_values=NO_TARGET).reshape(-1, size)
+
+
+def _over_devices(local, outputs, hidden, classes, targets):
+    names = ("batch", "length", None), ("vocabulary", None), ("batch", "length")
+    return over_devices(local, names, outputs, hidden, classes.astype(hidden.dtype), targets)
+
+
+def _whole(*_):
+    return PartitionSpec()

@@ -1,14 +1,18 @@
 """Vector quantizer on the unit sphere with moving-average codes (paper, section 2.2).
 
 The codebook is explicit state, not a parameter: every function takes and returns it. Statistics count valid vectors
-only. Sums run over the whole (global) batch, so under ``jit`` on a mesh they are the same for any number of devices.
+only. Sums run over the whole (global) batch, so that on a mesh they are the same for any number of devices.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
+from neurolm_jax.models.placement import gather, over_devices
+
+CODES = ("codes", None)  # axes of a codebook
 KMEANS_ROUNDS = 10
 
 
@@ -34,13 +38,14 @@ def normalise(x: jax.Array) -> jax.Array:
 
 def nearest(vectors: jax.Array, z: jax.Array) -> jax.Array:
     """Index of the nearest code: [K, D], [N, D] unit vectors -> [N]. On the sphere that is the largest product."""
+    vectors = gather(vectors, CODES, jnp.float32)
     return jnp.argmax(jnp.matmul(z, vectors.T, precision=jax.lax.Precision.HIGHEST), axis=-1)
 
 
 def quantize(vectors: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Codes [N], straight-through vectors [N, D] and the commitment error [N] of unit vectors z [N, D]."""
     codes = nearest(vectors, jax.lax.stop_gradient(z))
-    chosen = vectors[codes]
+    chosen = gather(vectors, CODES, jnp.float32)[codes]
     return codes, z + jax.lax.stop_gradient(chosen - z), jnp.square(chosen - z).mean(-1)
 
 
@@ -87,18 +92,42 @@ def used_and_perplexity(counts: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def count_codes(codes: jax.Array, valid: jax.Array, size: int) -> jax.Array:
     """How often each of ``size`` codes occurs among the valid ones: [N], [N] -> [K] float32."""
-    return jax.ops.segment_sum(valid.astype(jnp.float32), codes, size)
+    return _sums(valid.astype(jnp.float32)[:, None], codes, size)[:, 0]
 
 
 def _mean_directions(vectors, z, codes, valid):
     """Normalised mean of the vectors assigned to each code (a code with none keeps its own), and the counts."""
     counts = count_codes(codes, valid, len(vectors))
-    sums = jax.ops.segment_sum(jnp.where(valid[:, None], z, 0), codes, len(vectors))
+    sums = _sums(jnp.where(valid[:, None], z, 0), codes, len(vectors))
     return jnp.where(counts[:, None] > 0, normalise(sums), vectors), counts
 
 
 def _draw(z, valid, rng, count):
     """``count`` vectors drawn evenly from the valid rows of z, with replacement."""
-    cumulative = jnp.cumsum(valid)
-    rank = jax.random.randint(rng, (count,), 0, jnp.maximum(cumulative[-1], 1))
-    return z[jnp.searchsorted(cumulative, rank, side="right")]
+    rank = jax.random.randint(rng, (count,), 0, jnp.maximum(valid.sum(), 1))
+
+    def local(axes, z, valid, rank):
+        _, (places,), _ = axes
+        cumulative = jnp.cumsum(valid)
+        if not places:
+            return z[jnp.searchsorted(cumulative, rank, side="right")]
+        counts = jax.lax.all_gather(cumulative[-1], places)
+        rank -= jnp.where(jnp.arange(len(counts)) < jax.lax.axis_index(places), counts, 0).sum()
+        chosen = z[jnp.searchsorted(cumulative, rank, side="right")]
+        return jax.lax.psum(jnp.where(((rank >= 0) & (rank < cumulative[-1]))[:, None], chosen, 0), places)
+
+    return over_devices(local, [("batch", None), ("batch",), (None,)], [_whole], z, valid, rank)
+
+
+def _sums(values, ids, count):
+    """Sum of the values [N, D] of each of ``count`` ids [N]: [count, D], over all devices."""
+
+    def local(axes, values, ids):
+        sums, (places, _) = jax.ops.segment_sum(values, ids, count), axes[0]
+        return jax.lax.psum(sums, places) if places else sums
+
+    return over_devices(local, [("batch", None), ("batch",)], [_whole], values, ids)
+
+
+def _whole(*_):
+    return PartitionSpec()

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from neurolm_jax.models.config import PATCH_SAMPLES, SPECTRUM_BINS, TokenizerConfig
 from neurolm_jax.models.neural_transformer import NeuralTransformer
-from neurolm_jax.models.quantizer import Codebook, create_codebook, normalise
+from neurolm_jax.models.quantizer import CODES, Codebook, create_codebook, normalise
 from neurolm_jax.models.transformer import Linear
 
 
@@ -32,6 +32,12 @@ def create_state(config: TokenizerConfig, rng: jax.Array) -> TokenizerState:
     codebook = create_codebook(rng, config.codes, config.code_width)
     width = config.encoder.width
     return TokenizerState(codebook, jnp.zeros(width), jnp.ones(width))
+
+
+def with_axes(state: TokenizerState) -> TokenizerState:
+    """The same, the codebook's vectors boxed with the names of their axes, as new parameters are."""
+    vectors = nn.LogicallyPartitioned(state.codebook.vectors, CODES)
+    return state._replace(codebook=state.codebook._replace(vectors=vectors))
 
 
 class Tokenizer(nn.Module):

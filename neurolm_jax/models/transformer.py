@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from neurolm_jax.models.attention import Intervals, interval_attention, masked_attention
+from neurolm_jax.models.placement import constrain, gather, is_split, lookup
 
 Dtype = Any
 
 
 def named(initializer: Callable, *axes: str | None) -> Callable:
-    """An initializer whose parameter carries the logical axis names ``axes`` (see ``training/mesh.py``)."""
+    """An initializer whose parameter carries the logical axis names ``axes`` (see ``placement.py``)."""
     return nn.with_logical_partitioning(initializer, axes)
 
 
@@ -42,9 +43,10 @@ class Linear(nn.Module):
             return normal(key, shape, dtype) * scale
 
         kernel = self.param("kernel", named(initializer, *self.axes), (x.shape[-1], self.features), jnp.float32)
-        # As a product of two matrices: the gradient of one with more axes is several times slower on CPUs.
-        flat = x.reshape(-1, x.shape[-1]).astype(self.dtype)
-        y = flat @ kernel.astype(self.dtype)
+        # As a product of two matrices: the gradient of one with more axes is several times slower on CPUs. Rows that
+        # are split lengthwise stay as they are.
+        flat = (x if is_split("length") else x.reshape(-1, x.shape[-1])).astype(self.dtype)
+        y = flat @ gather(kernel, self.axes, self.dtype)
         if self.lora_rank:
             down, up = (
                 named(nn.initializers.lecun_normal(), self.axes[0], None),
@@ -52,7 +54,8 @@ class Linear(nn.Module):
             )
             down = self.param("lora_down", down, (x.shape[-1], self.lora_rank), jnp.float32)
             up = self.param("lora_up", up, (self.lora_rank, self.features), jnp.float32)
-            y += self.lora_scale * (flat @ down.astype(self.dtype)) @ up.astype(self.dtype)
+            down, up = (gather(down, (self.axes[0], None), self.dtype), gather(up, (None, self.axes[1]), self.dtype))
+            y += self.lora_scale * (flat @ down) @ up
         if self.use_bias:
             bias = self.param("bias", named(nn.initializers.zeros, self.axes[1]), (self.features,), jnp.float32)
             y += bias.astype(self.dtype)
@@ -90,7 +93,7 @@ class Embedding(nn.Module):
         self.table = self.param("table", named(normal, *self.axes), (self.rows, self.width), jnp.float32)
 
     def __call__(self, ids: jax.Array) -> jax.Array:
-        return self.table[ids].astype(self.dtype)
+        return lookup(self.table, ids, self.axes[0]).astype(self.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,8 +147,10 @@ class Block(nn.Module):
         drop = nn.Dropout(c.dropout, deterministic=deterministic)
 
         y = LayerNorm(c.use_bias, name="attention_norm")(x)
-        qkv = Linear(3 * c.width, ("embed", "heads"), name="qkv", **dense)(y)  # [B, T, 3 W]
-        query, key, value = jnp.split(qkv.reshape(*x.shape[:2], 3 * c.heads, -1), 3, axis=2)  # [B, T, N, H]
+        heads = f"heads/{c.heads}"
+        qkv = Linear(3 * c.width, ("embed", heads), name="qkv", **dense)(y)  # [B, T, 3 W]
+        qkv = jnp.split(qkv.reshape(*x.shape[:2], 3 * c.heads, -1), 3, axis=2)
+        query, key, value = (constrain(part, "batch", "length", "heads", None) for part in qkv)  # [B, T, N, H]
         if cache is not None:
             kept = zip(cache, (key, value))
             cache = Cache(*(jax.lax.dynamic_update_slice_in_dim(old, new, place, axis=1) for old, new in kept))
@@ -153,14 +158,14 @@ class Block(nn.Module):
             y = interval_attention(query, key, value, visible).reshape(x.shape)
         else:
             y = masked_attention(query, *cache, visible).reshape(x.shape)
-        y = Linear(c.width, ("heads", "embed"), scale=output_scale, name="attention_output", **dense)(y)
-        x = x + drop(y)
+        y = Linear(c.width, (heads, "embed"), scale=output_scale, name="attention_output", **dense)(y)
+        x = constrain(x + drop(y), "batch", "length", None)
 
         y = LayerNorm(c.use_bias, name="mlp_norm")(x)
         y = Linear(4 * c.width, ("embed", "mlp"), name="mlp_input", **dense)(y)
-        y = jax.nn.gelu(y, approximate=c.approximate_gelu)
+        y = constrain(jax.nn.gelu(y, approximate=c.approximate_gelu), "batch", "length", "mlp")
         y = Linear(c.width, ("mlp", "embed"), scale=output_scale, name="mlp_output", **dense)(y)
-        return x + drop(y), cache
+        return constrain(x + drop(y), "batch", "length", None), cache
 
 
 class Stack(nn.Module):
@@ -187,5 +192,5 @@ class Stack(nn.Module):
             length=self.config.layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        layers = jnp.arange(self.config.layers)
+        x, layers = constrain(x, "batch", "length", None), jnp.arange(self.config.layers)
         return scanned(self.config, name="blocks")(x, layers, cache, visible, place, deterministic)

@@ -65,8 +65,7 @@ class InstructStage(NeuroLMStage):
         """Loss and accuracy of the answers' tokens over all classes."""
         hidden = self.answer_hidden(weights, dialogues, rng, train)
         classes = self.classes(weights)
-        targets = dialogues["mixed"]["answer_target"].reshape(-1)
-        return chunked_cross_entropy(hidden.reshape(-1, hidden.shape[-1]), classes, targets)
+        return chunked_cross_entropy(hidden, classes, dialogues["mixed"]["answer_target"])
 
     def answer_hidden(self, weights, dialogues, rng, train) -> jax.Array:
         """Hidden states [B, A, W] at ``answer_index``, the positions before the answers' tokens."""

@@ -50,4 +50,4 @@ def text_loss(model, variables, classes, text, rng, train, method=None):
     tokens, targets = text[:, :-1], text[:, 1:]
     intervals = text_intervals(tokens)
     hidden = model.apply(variables, tokens, intervals, not train, rngs={"dropout": rng}, method=method)
-    return chunked_cross_entropy(hidden.reshape(-1, hidden.shape[-1]), classes, targets.reshape(-1))
+    return chunked_cross_entropy(hidden, classes, targets)

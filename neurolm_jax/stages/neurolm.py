@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from neurolm_jax.data.eeg_rows import float_patches
 from neurolm_jax.models import quantizer
 from neurolm_jax.models.neurolm import NeuroLM, standardise_features
-from neurolm_jax.models.tokenizer import Tokenizer, create_state
+from neurolm_jax.models.tokenizer import Tokenizer, create_state, with_axes
 from neurolm_jax.stages import corpora
 from neurolm_jax.stages.base import Stage, Weights
 from neurolm_jax.stages.language import text_loss
@@ -28,7 +28,8 @@ class NeuroLMStage(Stage):
         patches = jnp.zeros((1, 1, 200))
         init = Tokenizer(self.tokenizer_config).init
         encoder = init(rng_tokenizer, patches, rows, rows, rows, method="encode")["params"]
-        return Weights(params, {"tokenizer": encoder, "state": create_state(self.tokenizer_config, rng_codebook)})
+        state = with_axes(create_state(self.tokenizer_config, rng_codebook))
+        return Weights(params, {"tokenizer": encoder, "state": state})
 
     def encode(self, extra, eeg: dict) -> tuple[jax.Array, jax.Array]:
         """One pass of the frozen encoder: features as the language model reads them [B, E, W], and codes [B, E]."""

@@ -46,7 +46,7 @@ class PretrainStage(NeuroLMStage):
             method="eeg_hidden",
         )
         classes = weights.params["language"]["output"]
-        loss, accuracy = chunked_cross_entropy(hidden.reshape(-1, hidden.shape[-1]), classes, targets.reshape(-1))
+        loss, accuracy = chunked_cross_entropy(hidden, classes, targets)
         return loss, accuracy, codes
 
     def sources(self, train):

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -9,12 +10,14 @@ from neurolm_jax.data.eeg_rows import float_patches
 from neurolm_jax.models import quantizer
 from neurolm_jax.models.config import TokenizerConfig
 from neurolm_jax.models.losses import masked_mean
+from neurolm_jax.models.placement import lookup
 from neurolm_jax.models.tokenizer import (
     Tokenizer,
     TokenizerState,
     create_state,
     reconstruction_targets,
     reverse_gradient,
+    with_axes,
 )
 from neurolm_jax.stages import corpora
 from neurolm_jax.stages.base import Stage, Terms, Weights
@@ -35,7 +38,8 @@ class TokenizerStage(Stage):
         patches = jnp.zeros((1, 1, 200))
         params = Tokenizer(self.model_config).init(rng_params, patches, rows, rows, rows)["params"]
         table = jnp.zeros((self.config.text_vocabulary, self.model_config.encoder.width))
-        return Weights(params, {"state": create_state(self.model_config, rng_codebook), "text": table})
+        table = nn.LogicallyPartitioned(table, ("vocabulary", "embed"))
+        return Weights(params, {"state": with_axes(create_state(self.model_config, rng_codebook)), "text": table})
 
     def inherit(self, weights, restore):
         language = restore(self.config.initial.language)
@@ -56,7 +60,7 @@ class TokenizerStage(Stage):
 
     def terms(self, weights, batch, rng, progress, train):
         strength = 2 / (1 + jnp.exp(-10 * progress)) - 1
-        text = weights.extra["text"][batch["text"][:, :-1]]
+        text = lookup(weights.extra["text"], batch["text"][:, :-1], "vocabulary")
         return tokenizer_terms(self.model_config, weights.params, weights.extra["state"], batch["eeg"], text, strength)
 
     def learn(self, extra, observed, rng):

@@ -1,57 +1,56 @@
-"""The device mesh, and the one table that maps parameters' logical axes to it."""
+"""The device mesh, and arrays placed on it by the table of ``models/placement.py``."""
 
+import functools
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from neurolm_jax.errors import UserError
+from neurolm_jax.models.placement import AXES, RULES, spec
 
-AXES = ("data", "fsdp", "tensor")
-RULES = {
-    "vocabulary": "tensor",
-    "heads": "tensor",
-    "mlp": "tensor",
-    "embed": "fsdp",
-    "norm": None,
-    "layers": None,
-}
-BATCH = PartitionSpec(("data", "fsdp"))
+BATCH = PartitionSpec(RULES["batch"])
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
-    """A mesh of all devices; one axis may be -1, which takes what the others leave.
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, sequence: int = 1, devices=None) -> Mesh:
+    """A mesh of all devices (or of those given); one axis may be -1, which takes what the others leave.
 
     Raises:
       UserError: the sizes do not multiply to the number of devices.
     """
-    devices = jax.device_count()
-    shape = [data, fsdp, tensor]
-    if shape.count(-1) == 1 and devices % -math.prod(shape) == 0:
-        shape[shape.index(-1)] = devices // -math.prod(shape)
-    if min(shape) < 1 or math.prod(shape) != devices:
-        raise UserError(f"mesh: {dict(zip(AXES, shape))} does not match {devices} devices; one axis may be -1")
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    count = jax.device_count() if devices is None else len(devices)
+    shape = [data, fsdp, tensor, sequence]
+    if shape.count(-1) == 1 and count % -math.prod(shape) == 0:
+        shape[shape.index(-1)] = count // -math.prod(shape)
+    if min(shape) < 1 or math.prod(shape) != count:
+        raise UserError(f"mesh: {dict(zip(AXES, shape))} does not match {count} devices; one axis may be -1")
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
 def shardings(mesh: Mesh, abstract):
-    """Shardings of an abstract tree whose leaves may be boxed with logical axis names.
+    """Shardings of an abstract tree whose leaves may be boxed with logical axis names; others are on every device."""
 
-    A dimension that its mesh axis does not divide is not split.
-    """
+    def sharding(names, leaf):
+        named = isinstance(names, PartitionSpec) and len(names) == leaf.ndim
+        return NamedSharding(mesh, spec(names, leaf.shape, mesh) if named else PartitionSpec())
+
     specs = nn.get_partition_spec(abstract)
-
-    def sharding(spec, leaf):
-        if not isinstance(spec, PartitionSpec):
-            return NamedSharding(mesh, PartitionSpec())
-        axes = [RULES[name] if name else None for name in spec]
-        fits = [axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(axes, leaf.shape)]
-        return NamedSharding(mesh, PartitionSpec(*fits))
-
     return jax.tree.map(
         sharding, specs, nn.unbox(abstract), is_leaf=lambda x: isinstance(x, PartitionSpec) or x is None
     )
+
+
+def on_mesh(mesh: Mesh, function: Callable) -> Callable:
+    """The function, traced for the mesh: the models' placements refer to it. To be jitted."""
+
+    @functools.wraps(function)
+    def traced(*arguments):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return traced
 
 
 def put_batch(mesh: Mesh, batch):
@@ -62,4 +61,4 @@ def put_batch(mesh: Mesh, batch):
 
 def batch_parts(mesh: Mesh) -> int:
     """Into how many parts a batch is split."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
+    return math.prod(mesh.shape[axis] for axis in RULES["batch"])

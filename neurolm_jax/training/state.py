@@ -7,10 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from neurolm_jax.training.gradients import loss_and_gradients, weighted
-from neurolm_jax.training.mesh import shardings
+from neurolm_jax.training.mesh import on_mesh, shardings
 from neurolm_jax.training.optimizer import learning_rate, make_optimizer
 
 
@@ -30,12 +30,16 @@ def abstract_state(stage, mesh: Mesh) -> TrainState:
 
 def create_state(stage, mesh: Mesh) -> TrainState:
     """A stage's random initial state, each array created in its place on the mesh."""
-    placed = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(stage, mesh))
-    create = jax.jit(lambda rng: nn.unbox(_create(stage, rng)), out_shardings=placed)
+    create = jax.jit(lambda rng: nn.unbox(_create(stage, rng)), out_shardings=state_shardings(stage, mesh))
     return create(jax.random.key(stage.config.seed))
 
 
-def make_train_step(stage) -> Callable:
+def state_shardings(stage, mesh: Mesh) -> TrainState:
+    """Where each array of a stage's state lies."""
+    return jax.tree.map(lambda leaf: leaf.sharding, abstract_state(stage, mesh))
+
+
+def make_train_step(stage, mesh: Mesh) -> Callable:
     """(state, batch, rng) -> (state, metrics), jitted; the state's buffers are reused.
 
     ``rng`` is the run's key, from which every step derives its own.
@@ -60,23 +64,24 @@ def make_train_step(stage) -> Callable:
         }
         return TrainState(state.step + 1, state.weights._replace(params=params, extra=extra), moments), metrics
 
-    return jax.jit(train_step, donate_argnums=0)
+    placed = state_shardings(stage, mesh), NamedSharding(mesh, PartitionSpec())
+    return jax.jit(on_mesh(mesh, train_step), donate_argnums=0, out_shardings=placed)
 
 
-def make_validation_step(stage) -> Callable:
+def make_validation_step(stage, mesh: Mesh) -> Callable:
     """(weights, batch) -> losses and metrics of the stage, jitted: no dropout, and no change of state."""
 
     def validation_step(weights, batch):
         losses, metrics, _ = stage.terms(weights, batch, jax.random.key(0), jnp.ones(()), train=False)
         return losses, metrics
 
-    return jax.jit(validation_step)
+    return jax.jit(on_mesh(mesh, validation_step))
 
 
-def prepare(stage, state: TrainState, batch, rng: jax.Array) -> TrainState:
+def prepare(stage, mesh: Mesh, state: TrainState, batch, rng: jax.Array) -> TrainState:
     """The state before the first step, where the stage wants to see that step's batch."""
-    placed = jax.tree.map(lambda leaf: leaf.sharding, state.weights)
-    run = jax.jit(stage.prepare, donate_argnums=0, out_shardings=placed)
+    placed = state_shardings(stage, mesh).weights
+    run = jax.jit(on_mesh(mesh, stage.prepare), donate_argnums=0, out_shardings=placed)
     return state._replace(weights=run(state.weights, batch, rng))
 
 

@@ -1,0 +1,176 @@
+"""Where arrays lie on a mesh: the one table from logical axes to mesh axes, and what the models say by it.
+
+Functions here look at the mesh that the surrounding program is traced for (``training/mesh.py:on_mesh``); without one,
+or on a mesh of one device, they change nothing.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+Names = tuple[str | None, ...]
+
+AXES = ("data", "fsdp", "tensor", "sequence")
+RULES: dict[str, tuple[str, ...]] = {
+    # of activations
+    "batch": ("data", "fsdp"),
+    "length": ("sequence",),
+    # of parameters, and of what is computed with them
+    "embed": ("fsdp",),
+    "codes": ("fsdp",),
+    "heads": ("tensor",),
+    "mlp": ("tensor",),
+    "vocabulary": ("tensor",),
+    "norm": (),
+    "layers": (),
+}
+
+
+def spec(names: Sequence[str | None], shape: Sequence[int], mesh) -> PartitionSpec:
+    """How an array of a shape is split whose axes have these logical names, None for an axis that never is.
+
+    A name may tell of how many whole units its axis is made, as in ``heads/25``. What the mesh axes do not divide is
+    not split.
+    """
+    parts = []
+    for name, size in zip(names, shape, strict=True):
+        rule, _, units = (name or "").partition("/")
+        axes = RULES[rule] if rule else ()
+        pieces = math.prod(mesh.shape[axis] for axis in axes)
+        whole = pieces > 1 and (int(units) if units else size) % pieces == 0
+        parts.append((axes if len(axes) > 1 else axes[0]) if whole else None)
+    return PartitionSpec(*parts)
+
+
+def mesh_around():
+    """The mesh that is traced for, None for a single device."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return None if mesh.empty or mesh.size == 1 else mesh
+
+
+def platform() -> str:
+    """Of the devices that are traced for: cpu, tpu, cuda ..."""
+    device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
+    return device.platform if device else jax.default_backend()
+
+
+def is_split(name: str) -> bool:
+    """Whether the mesh splits a logical axis at all."""
+    mesh = mesh_around()
+    return mesh is not None and any(mesh.shape[axis] > 1 for axis in RULES[name])
+
+
+def constrain(x: jax.Array, *names: str | None) -> jax.Array:
+    """The same array, split as its axes' names say."""
+    mesh = mesh_around()
+    return x if mesh is None else jax.lax.with_sharding_constraint(x, spec(names, x.shape, mesh))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def gather(parameter: jax.Array, names: Names, dtype) -> jax.Array:
+    """A parameter as it is computed with: in ``dtype``, and on every device whole but for its tensor axis.
+
+    Sent in ``dtype``; its gradient goes back to where the parameter lies.
+    """
+    kept = [None if name and RULES[name.partition("/")[0]] == ("fsdp",) else name for name in names]
+    return constrain(parameter.astype(dtype), *kept)
+
+
+def _gathered(parameter, names, dtype):
+    return gather(parameter, names, dtype), None
+
+
+def _scattered(names, dtype, _, gradient):
+    return (constrain(gradient.astype(jnp.float32), *names),)
+
+
+gather.defvjp(_gathered, _scattered)
+
+
+def over_devices(function: Callable, inputs: Sequence[Names], outputs: Sequence[Callable], *arrays):
+    """``function(axes, *local)`` on every device's part of the arrays, whose axes are named by ``inputs``.
+
+    axes: for each input the mesh axes that split it, dimension by dimension, for collectives; outputs: a spec for each
+    result from the inputs' specs.
+    """
+    mesh = mesh_around()
+    if mesh is None:
+        return function([((),) * x.ndim for x in arrays], *arrays)
+    specs = [spec(names, x.shape, mesh) for names, x in zip(inputs, arrays, strict=True)]
+    axes = [tuple(_flat(part) for part in one) for one in specs]
+    results = tuple(make(*specs) for make in outputs)
+    results = results if len(results) > 1 else results[0]
+    mapped = jax.shard_map(functools.partial(function, axes), in_specs=tuple(specs), out_specs=results, check_vma=False)
+    return mapped(*arrays)
+
+
+def _flat(part):
+    return () if part is None else (part,) if isinstance(part, str) else tuple(part)
+
+
+def sum_over(x: jax.Array, *axes) -> jax.Array:
+    """Inside of ``over_devices``: the sum over mesh axes, in any nesting."""
+    axes = tuple(jax.tree.leaves(axes))
+    return jax.lax.psum(x, axes) if axes else x
+
+
+def sum_table_over(x: jax.Array, axes) -> jax.Array:
+    """The same of x [V, W], its second axis then split over fsdp where that is possible; see ``kept_table``."""
+    axes = jax.tree.leaves(axes)
+    if "fsdp" in axes and x.shape[1] % jax.lax.axis_size("fsdp") == 0:
+        axes.remove("fsdp")
+        x = jax.lax.psum_scatter(x, "fsdp", scatter_dimension=1, tiled=True)
+    return sum_over(x, axes)
+
+
+def kept_table(table: PartitionSpec, places: PartitionSpec, width: int) -> PartitionSpec:
+    """The spec of what ``sum_table_over`` gives, where its rows are split as ``table`` says and it is summed over the
+    axes of ``places``."""
+    axes = [axis for part in places for axis in _flat(part)]
+    return PartitionSpec(table[0], "fsdp" if "fsdp" in axes and width % mesh_around().shape["fsdp"] == 0 else None)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def lookup(table: jax.Array, ids: jax.Array, rows: str | None = None) -> jax.Array:
+    """Rows of a table [V, W] whose axes are (``rows``, "embed"): ids [B, T] -> [B, T, W].
+
+    Every device looks up its own places among its own rows; the gradient is summed up where the table lies.
+    """
+
+    def local(axes, table, ids):
+        split, _ = axes[0]
+        if not split:
+            return table[ids]
+        place = ids - jax.lax.axis_index(split) * len(table)
+        here = (place >= 0) & (place < len(table))
+        return sum_over(jnp.where(here[..., None], table[jnp.clip(place, 0, len(table) - 1)], 0), split)
+
+    outputs = [lambda table, ids: PartitionSpec(*ids, None)]
+    return over_devices(local, [(rows, None), ("batch", "length")], outputs, table, ids)
+
+
+def _looked_up(table, ids, rows):
+    return lookup(table, ids, rows), (ids, table)
+
+
+def _added_up(rows, kept, gradient):
+    ids, table = kept
+
+    def local(axes, table, ids, gradient):
+        (split, _), places, _ = axes
+        place = ids - (jax.lax.axis_index(split) * len(table) if split else 0)
+        # Negative places would count from the end; beyond it, nothing is added.
+        place = jnp.where(place < 0, len(table), place)
+        sums = jnp.zeros(table.shape, jnp.float32).at[place].add(gradient.astype(jnp.float32), mode="drop")
+        return sum_table_over(sums, places)
+
+    width = table.shape[1]
+    names = (rows, None), ("batch", "length"), ("batch", "length", None)
+    return over_devices(local, names, [lambda t, i, g: kept_table(t, i, width)], table, ids, gradient), None
+
+
+lookup.defvjp(_looked_up, _added_up)
