@@ -4,21 +4,24 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from neurolm_jax.errors import UserError
+from neurolm_jax.errors import JobError, UserError
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call ``main`` and leave with its exit code: 0 done, 2 bad usage or input, 1 (a traceback) anything else."""
+    """Call ``main`` and leave with its exit code: 0 done, 2 bad usage or input, 1 (a lost
+    process, or a traceback) anything else."""
     try:
         main()
     except UserError as error:
         sys.exit(fail(error))
+    except JobError as error:
+        sys.exit(fail(error, 1))
 
 
-def fail(message: object) -> int:
-    """Print a user's error in one line; returns the exit code."""
+def fail(message: object, code: int = 2) -> int:
+    """Print an error in one line; returns the exit code."""
     print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
-    return 2
+    return code
 
 
 class _Parser(argparse.ArgumentParser):

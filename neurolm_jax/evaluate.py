@@ -30,6 +30,9 @@ def main() -> None:
     if arguments.finetune < 0:
         raise UserError(f"--finetune must not be negative, not {arguments.finetune}")
 
+    from neurolm_jax.training import processes
+
+    processes.join()
     import jax
 
     from neurolm_jax.inference import findings

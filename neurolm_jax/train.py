@@ -66,12 +66,13 @@ def train(config, workdir: pathlib.Path) -> None:
     with contextlib.closing(manager) as checkpoints:
         if start >= config.steps:
             new = checkpoint.save(checkpoints, start, state, config, force=True)
-            print(f"{workdir}: {config.stage} {'taken over' if new else 'is trained already'}, {start} steps")
+            _say(f"{workdir}: {config.stage} {'taken over' if new else 'is trained already'}, {start} steps")
             return
 
         train_step, validation_step = make_train_step(stage, mesh), make_validation_step(stage, mesh)
         batches = streams.iterate(steps, start, config.data.threads, config.data.workers)
-        batches = streams.prefetch((metrics.count_tokens(batch), meshes.put_batch(mesh, batch)) for batch in batches)
+        batches = ((metrics.count_tokens(batch) * process[1], meshes.put_batch(mesh, batch)) for batch in batches)
+        batches = streams.prefetch(batches)
         writer = metrics.Writer(workdir, config.stage, start)
         clock, rng = metrics.Clock(), jax.random.key(config.seed)
         with _progress(config, start) as bar, contextlib.closing(writer):
@@ -94,7 +95,7 @@ def train(config, workdir: pathlib.Path) -> None:
                 checkpoint.save(checkpoints, step, state, config, force=last)
                 bar.update()
         checkpoints.wait_until_finished()
-    print(f"{workdir}: {config.stage}, {config.steps} steps, loss {found['loss']:.3f}")
+    _say(f"{workdir}: {config.stage}, {config.steps} steps, loss {found['loss']:.3f}")
 
 
 def build(config):
@@ -120,9 +121,19 @@ def _validate(stage, validation_step, weights, validation, mesh):
 
 
 def _progress(config, start):
+    import jax
     from tqdm import tqdm
 
-    return tqdm(total=config.steps, initial=start, desc=config.stage, unit=" steps", dynamic_ncols=True, disable=None)
+    quiet = True if jax.process_index() else None  # None: where there is no terminal
+    return tqdm(total=config.steps, initial=start, desc=config.stage, unit=" steps", dynamic_ncols=True, disable=quiet)
+
+
+def _say(text):
+    """Once, however many processes there are."""
+    import jax
+
+    if jax.process_index() == 0:
+        print(text)
 
 
 def main() -> None:
@@ -130,6 +141,10 @@ def main() -> None:
     if "tasks" in config.data:  # files of the user's own are found again from any folder
         names = config.data.tasks
         config.data.tasks = tuple(str(pathlib.Path(n).absolute()) if n.endswith(".py") else n for n in names)
+    from neurolm_jax.training import processes
+
+    configuration.check(config)
+    processes.join()
     train(config, workdir)
 
 

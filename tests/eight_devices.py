@@ -55,7 +55,7 @@ def deviation(got, want):
 
 def collectives(text):
     """How often each collective stands in a program, and the largest array that an all-gather makes, in bytes."""
-    width = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "s16": 2, "pred": 1, "f16": 2, "s8": 1, "u8": 1}
+    width = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "s16": 2, "pred": 1, "f16": 2, "s8": 1, "u8": 1, "c64": 8}
     kinds = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
     counts = {kind: len(re.findall(rf"= [^=]*? {kind}(?:-start)?\(", text)) for kind in kinds}
     largest = 0

@@ -13,7 +13,10 @@ from neurolm_jax.outputs import appearing_file
 
 
 class Writer:
-    """Appends to ``metrics.jsonl`` and TensorBoard's event files; on resuming, later lines are dropped."""
+    """Appends to ``metrics.jsonl`` and TensorBoard's event files; on resuming, later lines are dropped.
+
+    Of several processes the first alone writes.
+    """
 
     def __init__(self, workdir: pathlib.Path, stage: str, step: int):
         from tensorboardX import SummaryWriter
@@ -22,11 +25,16 @@ class Writer:
         self._file = workdir / "metrics.jsonl"
         kept = [line for line in read(workdir) if line["step"] <= step]
         self.seconds = max((line["seconds"] for line in kept), default=0.0)  # that earlier starts of this run took
+        self._board = None
+        if jax.process_index():
+            return
         with appearing_file(self._file) as file:
             file.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
+        if self._board is None:
+            return
         line = {"step": step, "stage": self._stage, **{key: float(value) for key, value in scalars.items()}}
         with self._file.open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -34,7 +42,8 @@ class Writer:
             self._board.add_scalar(f"{self._stage}/{key}", float(value), step)
 
     def close(self) -> None:
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
 
 
 def read(workdir: str | pathlib.Path) -> list[dict]:

@@ -75,7 +75,7 @@ def make_validation_step(stage, mesh: Mesh) -> Callable:
         losses, metrics, _ = stage.terms(weights, batch, jax.random.key(0), jnp.ones(()), train=False)
         return losses, metrics
 
-    return jax.jit(on_mesh(mesh, validation_step))
+    return jax.jit(on_mesh(mesh, validation_step), out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def prepare(stage, mesh: Mesh, state: TrainState, batch, rng: jax.Array) -> TrainState:

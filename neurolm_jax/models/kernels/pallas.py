@@ -144,21 +144,20 @@ class _Call:
         self.batch, length, self.heads, self.width = query.shape
         self.queries_each = self.keys_each = BLOCKS[platform]
         self.lengths = {"query": _whole(length, self.queries_each), "key": _whole(key.shape[1], self.keys_each)}
-        # Queries that pad a row to whole blocks come after all keys, and see none.
+        # Queries that pad a row to whole blocks come after all others, and see nothing.
         padding = ((0, 0), (0, self.lengths["query"] - length))
-        intervals = (jnp.pad(x, padding, constant_values=self.lengths["key"]) for x in (start, stop))
-        self.intervals = [x.astype(jnp.int32)[:, None, None] for x in intervals]
+        start = jnp.pad(start, padding, constant_values=self.lengths["key"])
+        self.intervals = [x.astype(jnp.int32)[:, None, None] for x in (start, jnp.pad(stop, padding, mode="edge"))]
 
     def keys_seen(self):
         """First and last block of keys of each row and block of queries, [B, blocks]."""
-        start, stop = (x.reshape(self.batch, -1, self.queries_each) for x in self.intervals)
-        some = start < stop
-        first = jnp.where(some, start, self.lengths["key"]).min(-1) // self.keys_each
-        return first, -(-jnp.where(some, stop, 0).max(-1) // self.keys_each)
+        start, stop = (x[:, 0, 0] for x in self.intervals)
+        first, last = start[:, :: self.queries_each], stop[:, self.queries_each - 1 :: self.queries_each]
+        return first // self.keys_each, -(-last // self.keys_each)
 
     def queries_concerned(self):
         """First and last block of queries of each row and block of keys, [B, blocks]."""
-        start, stop = (x.reshape(self.batch, 1, -1) for x in self.intervals)
+        start, stop = (x[:, 0] for x in self.intervals)
         begin = jnp.arange(0, self.lengths["key"], self.keys_each)[:, None]
         first = (stop <= begin).sum(-1) // self.queries_each
         return first.astype(jnp.int32), -(-(start < begin + self.keys_each).sum(-1) // self.queries_each)

@@ -1,0 +1,100 @@
+"""Several processes as one job: how they find each other, and who is missing."""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Mapping
+
+from neurolm_jax.errors import JobError, UserError
+
+COORDINATOR, COUNT, NUMBER = VARIABLES = ("NEUROLM_COORDINATOR", "NEUROLM_PROCESSES", "NEUROLM_PROCESS")
+WAIT = 45.0  # seconds for all to arrive
+
+
+def join(environment: Mapping[str, str] = os.environ, wait: float = WAIT) -> None:
+    """Make this process one of its job, if its launcher says that there are others.
+
+    ``NEUROLM_COORDINATOR=HOST:PORT NEUROLM_PROCESSES=N NEUROLM_PROCESS=I`` tells so, the host being that of process 0;
+    or ``NEUROLM_COORDINATOR=auto`` where JAX can find out (TPU slices, Open MPI).
+
+    Raises:
+      UserError: variables that make no sense.
+      JobError: a process did not arrive in time; process 0 tells which.
+    """
+    address = environment.get(COORDINATOR)
+    if not address:
+        return
+    import jax
+
+    if address == "auto":
+        jax.distributed.initialize(initialization_timeout=round(wait))
+        return
+    host, port, count, number = _read(environment)
+    if count == 1:
+        return
+    deadline = time.monotonic() + wait
+    if number == 0:
+        _gather(port, count, deadline)
+    else:
+        _report(host, port, count, number, deadline)
+    jax.distributed.initialize(address, count, number, initialization_timeout=round(wait))
+
+
+def _read(environment):
+    given = " ".join(f"{name}={environment.get(name, '')}" for name in VARIABLES)
+    host, _, port = environment[COORDINATOR].rpartition(":")
+    try:
+        port, count, number = int(port), int(environment[COUNT]), int(environment[NUMBER])
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{given}: want HOST:PORT, the number of processes, and this one's from 0") from error
+    if not (host and 0 <= number < count):
+        raise UserError(f"{given}: want HOST:PORT, and a process from 0 to the number of processes less 1")
+    return host, port, count, number
+
+
+def _gather(port, count, deadline):
+    """As process 0: wait until all others have reported, then let them go on."""
+    try:
+        server = socket.create_server(("", port))
+    except OSError as error:
+        raise JobError(f"port {port} cannot be used ({error.strerror}); choose another {COORDINATOR}") from error
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(server)
+        arrived: dict[int, socket.socket] = {}
+        while len(arrived) < count - 1:
+            missing = ", ".join(str(i) for i in range(1, count) if i not in arrived)
+            server.settimeout(max(deadline - time.monotonic(), 0.01))
+            try:
+                connection = stack.enter_context(server.accept()[0])
+                connection.settimeout(5)
+                words = connection.recv(64).split()
+            except TimeoutError:
+                _send(arrived, f"process {missing} of {count} did not arrive; see its log")
+                raise JobError(f"process {missing} of {count} did not arrive; see its log") from None
+            if len(words) == 3 and words[0] == b"neurolm" and words[2] == str(count).encode():
+                arrived[int(words[1])] = connection
+        _send(arrived, "go")
+
+
+def _send(arrived, text):
+    for connection in arrived.values():
+        with contextlib.suppress(OSError):
+            connection.sendall(text.encode())
+
+
+def _report(host, port, count, number, deadline):
+    """As another process: tell process 0, and wait for its word."""
+    while True:
+        try:
+            with socket.create_connection((host, port), timeout=max(deadline - time.monotonic(), 0.1)) as connection:
+                connection.sendall(f"neurolm {number} {count}".encode())
+                connection.settimeout(max(deadline - time.monotonic(), 0.1) + 5)
+                word = connection.recv(256).decode()
+        except OSError:
+            word = ""
+        if word == "go":
+            return
+        if word or time.monotonic() > deadline:
+            raise JobError(word or f"process {number} of {count}: process 0 is not at {host}:{port}; see its log")
+        time.sleep(0.2)

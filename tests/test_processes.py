@@ -1,0 +1,120 @@
+"""Several real processes as one job: the same numbers, and nobody waits for ever."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from neurolm_jax.errors import JobError, UserError
+from neurolm_jax.training import checkpoint, metrics, processes
+
+ROOT = pathlib.Path(__file__).parents[1]
+LAUNCH = ROOT / "launch" / "local_processes.sh"
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def launch(count, *command, **variables):
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"} | variables
+    line = ["bash", str(LAUNCH), str(count), *map(str, command)]
+    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=900)
+
+
+@pytest.mark.slow
+def test_two_processes_of_two_devices_train_as_one(small_data, tmp_path):
+    """Data split over processes, parameters over devices of both, checkpoints written by both."""
+    (tmp_path / "two").mkdir()
+    (tmp_path / "one").mkdir()
+    script = ROOT / "tests" / "all_stages.py"
+    done = launch(2, sys.executable, script, small_data, tmp_path / "two", 2, DEVICES="2")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("instruct, 4 steps") == 1  # said once
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, script, small_data, tmp_path / "one", "1"], env=environment, check=True)
+    for stage in ("language", "tokenizer", "pretrain", "instruct"):
+        two, one = (metrics.read(tmp_path / name / stage) for name in ("two", "one"))
+        assert [line["step"] for line in two] == [line["step"] for line in one] == [1, 2, 3, 4]
+        for ours, theirs in zip(two, one):
+            for key in ("loss", "gradient_norm", "validation_loss"):
+                assert ours.get(key) == pytest.approx(theirs.get(key), rel=1e-4), (stage, key)
+        arrays = [checkpoint.read_arrays(tmp_path / name / stage) for name in ("two", "one")]
+        for name, array in arrays[1].items():
+            scale = max(np.abs(array).max(initial=0), 1e-3)
+            np.testing.assert_allclose(arrays[0][name], array, atol=5e-3 * scale, err_msg=f"{stage} {name}")
+
+
+def test_a_process_that_never_arrives_is_named():
+    variables = {"NEUROLM_COORDINATOR": f"localhost:{free_port()}", "NEUROLM_PROCESSES": "4"}
+    said = {}
+
+    def arrive(number):
+        with pytest.raises(JobError) as error:
+            processes.join(variables | {"NEUROLM_PROCESS": str(number)}, wait=3)
+        said[number] = str(error.value)
+
+    begin = time.monotonic()
+    threads = [threading.Thread(target=arrive, args=(number,)) for number in (0, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert said == dict.fromkeys((0, 2), "process 1, 3 of 4 did not arrive; see its log")
+    assert time.monotonic() - begin < 30
+
+
+def test_a_job_without_process_0_ends():
+    variables = {"NEUROLM_COORDINATOR": f"localhost:{free_port()}", "NEUROLM_PROCESSES": "2", "NEUROLM_PROCESS": "1"}
+    with pytest.raises(JobError, match="process 1 of 2: process 0 is not at localhost:"):
+        processes.join(variables, wait=1)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"NEUROLM_COORDINATOR": "localhost"},
+        {"NEUROLM_COORDINATOR": "localhost:80"},
+        {"NEUROLM_COORDINATOR": "localhost:80", "NEUROLM_PROCESSES": "2", "NEUROLM_PROCESS": "2"},
+        {"NEUROLM_COORDINATOR": "localhost:x", "NEUROLM_PROCESSES": "2", "NEUROLM_PROCESS": "1"},
+    ],
+)
+def test_variables_that_make_no_sense_are_named(variables):
+    with pytest.raises(UserError, match="NEUROLM_COORDINATOR=localhost.* want HOST:PORT"):
+        processes.join(variables)
+    assert jax.process_count() == 1
+
+
+def test_no_launcher_no_job():
+    processes.join({})
+    processes.join({"NEUROLM_COORDINATOR": "localhost:1", "NEUROLM_PROCESSES": "1", "NEUROLM_PROCESS": "0"})
+    assert jax.process_count() == 1
+
+
+def test_the_launcher_names_the_process_that_fails_and_stops_the_others():
+    program = "import os, sys, time; sys.exit(3) if os.environ['NEUROLM_PROCESS'] == '1' else time.sleep(600)"
+    begin = time.monotonic()
+    done = launch(3, sys.executable, "-c", program)
+    assert done.returncode == 3 and time.monotonic() - begin < 60
+    assert "error: process 1 of 3 ended with code 3; the others are stopped" in done.stderr
+    assert launch(0, "true").returncode == launch(2).returncode == 2
+    assert launch(2, "true").returncode == 0
+
+
+def test_a_command_ends_with_one_line_when_a_process_is_missing(tmp_path):
+    """Process 0 dies at start-up, as the launcher sees it, or is never started."""
+    code = "import neurolm_jax.training.processes as p; p.WAIT = 1; p.join.__defaults__ = (p.os.environ, 1.0)\n"
+    code += "from neurolm_jax.command import run; run(p.join)"
+    environment = os.environ | {"NEUROLM_COORDINATOR": f"localhost:{free_port()}", "NEUROLM_PROCESSES": "2"}
+    line = [sys.executable, "-c", code]
+    done = subprocess.run(line, env=environment | {"NEUROLM_PROCESS": "1"}, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "process 0 is not at" in done.stderr
