@@ -59,8 +59,9 @@ def collectives(text):
     kinds = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
     counts = {kind: len(re.findall(rf"= [^=]*? {kind}(?:-start)?\(", text)) for kind in kinds}
     largest = 0
-    for dtype, shape in re.findall(r"= (\w+)\[([\d,]*)\][^=]*? all-gather", text):
-        largest = max(largest, width[dtype] * int(np.prod([int(n) for n in shape.split(",") if n])))
+    for results in re.findall(r"= ([^=]*?) all-gather", text):
+        for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", results):
+            largest = max(largest, width[dtype] * int(np.prod([int(n) for n in shape.split(",") if n])))
     return counts | {"largest_gathered": largest}
 
 
@@ -78,7 +79,7 @@ def main():
 
     use_compilation_cache(c)
     state, figures, _ = steps(stage, make_mesh(devices=jax.devices()[:1]), runs)
-    found = {"parameter_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(state.weights.params))}
+    found = {"largest_parameter": max(leaf.nbytes for leaf in jax.tree.leaves(state.weights))}
     for mesh, sizes in MESHES.items():
         other, others, text = steps(stage, make_mesh(**sizes), runs)
         found[mesh] = {

@@ -10,6 +10,7 @@ import pytest
 from eight_devices import MESHES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "accumulation"), [("language", 1), ("tokenizer", 1), ("pretrain", 1), ("pretrain", 2), ("instruct", 1)]
 )
@@ -18,13 +19,19 @@ def test_steps_equal_those_of_one_device(small_data, runs, name, accumulation):
     line = [sys.executable, str(here / "eight_devices.py"), name, str(runs / "data"), str(runs), str(accumulation)]
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
+        "PJRT_NPROC": "16",  # threads: a device that waits for others keeps one
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
         "PYTHONPATH": f"{here.parent}:{here}",
     }
     done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    for mesh in MESHES:
+    for mesh, sizes in MESHES.items():
+        said = found[mesh]["collectives"]
         # Sums in another order; Adam divides small gradients by small moments.
         assert found[mesh]["figures"] < 1e-4, (mesh, found)
         assert found[mesh]["state"] < 2e-3, (mesh, found)
+        assert said["all-reduce"] + said["reduce-scatter"] > 0
+        # Parameters come one at a time, where they are split at all.
+        assert (said["all-gather"] > 0) == (sizes.get("fsdp", 1) > 1 or sizes.get("tensor", 1) > 1)
+        assert said["largest_gathered"] <= found["largest_parameter"]

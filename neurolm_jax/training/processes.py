@@ -38,6 +38,8 @@ def join(environment: Mapping[str, str] = os.environ, wait: float = WAIT) -> Non
         _gather(port, count, deadline)
     else:
         _report(host, port, count, number, deadline)
+    # On CPUs, programs in flight at one time may wait for each other's messages, each process for another's.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     jax.distributed.initialize(address, count, number, initialization_timeout=round(wait))
 
 
