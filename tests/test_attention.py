@@ -86,7 +86,7 @@ def at_once(query, key, value, intervals):
     return jnp.einsum("bnqk,bknh->bqnh", jax.nn.softmax(scores, where=visible), value)
 
 
-@pytest.mark.parametrize("device", ["cpu", "tpu", "cuda"])
+@pytest.mark.parametrize("device", ["cpu", "tpu", "gpu"])
 @pytest.mark.parametrize("length", [130, 600])
 def test_kernels_and_their_gradients_equal_attention_at_once(device, length):
     rng = np.random.default_rng(length)

@@ -107,7 +107,7 @@ attend.defvjp(_attended, _attended_backward)
 
 def _kernels(device, interpret):
     """Forward and backward for a kind of device."""
-    if device in ("tpu", "cuda"):
+    if device in ("tpu", "gpu"):
         from neurolm_jax.models.kernels import pallas
 
         options = {"platform": device, "interpret": interpret}

@@ -53,9 +53,10 @@ def mesh_around():
 
 
 def platform() -> str:
-    """Of the devices that are traced for: cpu, tpu, cuda ..."""
+    """Of the devices that are traced for: cpu, tpu or gpu."""
     device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
-    return device.platform if device else jax.default_backend()
+    name = device.platform if device else jax.default_backend()
+    return "gpu" if name in ("cuda", "rocm") else name
 
 
 def is_split(name: str) -> bool:

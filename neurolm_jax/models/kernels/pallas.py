@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 NEVER = -1e30  # a score
-BLOCKS = {"tpu": 512, "cuda": 64, "cpu": 128}
+BLOCKS = {"tpu": 512, "gpu": 64, "cpu": 128}
 SAME = (((1,), (1,)), ((), ()))  # [a, h], [b, h] -> [a, b]
 FIRST = (((0,), (0,)), ((), ()))  # [k, a], [k, b] -> [a, b]
 
@@ -203,7 +203,7 @@ class _Call:
             bounds = pl.BlockSpec(memory_space=tpu.SMEM)
             semantics = ("parallel", "parallel", "arbitrary")
             options["compiler_params"] = tpu.CompilerParams(dimension_semantics=semantics, vmem_limit_bytes=64 * 2**20)
-        elif self._platform == "cuda":
+        elif self._platform == "gpu":
             from jax.experimental.pallas import triton
 
             options["compiler_params"] = triton.CompilerParams(num_warps=4, num_stages=2)
