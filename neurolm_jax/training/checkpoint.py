@@ -94,10 +94,14 @@ def read_config(workdir: str | pathlib.Path) -> ConfigDict:
 
 
 def read_arrays(workdir: str | pathlib.Path) -> dict[str, np.ndarray]:
-    """Every weight of the newest checkpoint by its path, on this machine."""
+    """Every weight of the newest checkpoint by its path, on this machine, wherever it was trained."""
     step = newest_step(workdir)
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    with ocp.StandardCheckpointer() as reader:
+        described = reader.metadata(folder(workdir) / str(step) / "weights").item_metadata.tree
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), described)
     with manager(workdir) as checkpoints:
-        tree = checkpoints.restore(step, args=ocp.args.Composite(weights=ocp.args.StandardRestore())).weights
+        tree = checkpoints.restore(step, args=ocp.args.Composite(weights=ocp.args.StandardRestore(like))).weights
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
 
