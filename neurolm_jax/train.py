@@ -150,6 +150,12 @@ def main() -> None:
 
 def parse(argv: list[str]):
     """Config and workdir of a command line; every fault in it is a UserError."""
+    parse_flags(argv, "config", "workdir")
+    return _CONFIG.value, pathlib.Path(_WORKDIR.value)
+
+
+def parse_flags(argv: list[str], *needed: str) -> None:
+    """The same for a command line with other flags beside ``--config``, some of which are needed."""
     try:
         rest = flags.FLAGS(argv)[1:]
         if _CONFIG.value is not None:
@@ -158,10 +164,9 @@ def parse(argv: list[str]):
         raise UserError(error) from error
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}")
-    for flag, value in (("--config", _CONFIG.value), ("--workdir", _WORKDIR.value)):
-        if not value:
-            raise UserError(f"{flag} is missing; see 'python -m neurolm_jax.train --help'")
-    return _CONFIG.value, pathlib.Path(_WORKDIR.value)
+    for name in needed:
+        if not flags.FLAGS[name].value:
+            raise UserError(f"--{name} is missing; see 'python -m neurolm_jax.train --help'")
 
 
 if __name__ == "__main__":

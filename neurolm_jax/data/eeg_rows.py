@@ -57,7 +57,7 @@ class EEGRows:
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         epoch, samples = self._plan.row(index)
-        row = empty_row(self._length, np.int16) | {"scale": np.zeros(self._length, np.float32)}
+        row = empty_shard_row(self._length)
         place = 0
         for segment, sample in enumerate(samples, start=1):
             second = 0
@@ -100,6 +100,11 @@ def empty_row(length: int, dtype=np.float32) -> dict[str, np.ndarray]:
         "second": np.zeros(length, np.int32),
         "segment": np.zeros(length, np.int32),
     }
+
+
+def empty_shard_row(length: int) -> dict[str, np.ndarray]:
+    """The same as rows of shards are: patches int16 in units of ``scale`` [T]."""
+    return empty_row(length, np.int16) | {"scale": np.zeros(length, np.float32)}
 
 
 def fill_row(

@@ -21,6 +21,11 @@ SKIPPED = {"site-packages", "test", "tests", "__pycache__"}
 SHORTEST = 80  # characters; shorter docstrings are mostly labels
 
 
+def empty_text(length: int) -> np.ndarray:
+    """A row of ``TextRows`` without any text, int32 [length + 1]."""
+    return np.zeros(length + 1, np.int32)
+
+
 def documents(inputs: Iterable[str | pathlib.Path]) -> Iterator[str]:
     """The texts under files and folders, and of data sets ``hf:OWNER/NAME`` on the Hugging Face hub.
 

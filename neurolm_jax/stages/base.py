@@ -68,5 +68,9 @@ class Stage(abc.ABC):
         return extra, {}
 
     @abc.abstractmethod
+    def empty_rows(self) -> Mapping[str, tuple[Tree, int]]:
+        """The same as ``sources`` with a row of padding for the rows: their shapes, without any data."""
+
+    @abc.abstractmethod
     def sources(self, train: bool) -> Mapping[str, tuple[Rows, int]]:
         """Name -> (rows, global batch size), of the training or of the validation part."""

@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from neurolm_jax.data.dialogues import Augmentation, DialogueRows, RowSize
+from neurolm_jax.data.dialogues import Augmentation, DialogueRows, RowSize, fill_dialogues
+from neurolm_jax.data.text import empty_text
 from neurolm_jax.errors import UserError
 from neurolm_jax.models import lora
 from neurolm_jax.models.attention import staircase
@@ -101,13 +102,25 @@ class InstructStage(NeuroLMStage):
         """Whether a sample must have a row to itself, since the encoder's norm runs over the row."""
         return self.tokenizer_config.encoder.patch_norm == "row"
 
+    @property
+    def row_size(self) -> RowSize:
+        """Of rows to train on."""
+        c = self.config
+        return RowSize(c.eeg_length, c.row_length, c.answer_length, *([1] if self.alone else []))
+
+    def empty_rows(self):
+        c = self.config
+        row = fill_dialogues([], self.row_size)
+        return {"dialogues": (row, c.batch_size), "text": (empty_text(c.text_length), c.text_batch_size)}
+
     def sources(self, train):
         c = self.config
-        size = RowSize(c.eeg_length, c.row_length, c.answer_length, *([1] if self.alone else []))
         augmentation = Augmentation(**c.augmentation) if train else Augmentation()
         tasks = corpora.tasks(c, *(c.data.splits if train else ("validation",)))
         if c.data.prompts not in PROMPTS:
             raise UserError(f"config.data.prompts: want one of {', '.join(PROMPTS)}, not {c.data.prompts!r}")
         varied = c.data.prompts == "varied"
-        rows = DialogueRows(tasks, size, c.seed if train else None, augmentation, train and c.shuffle_labels, varied)
+        rows = DialogueRows(
+            tasks, self.row_size, c.seed if train else None, augmentation, train and c.shuffle_labels, varied
+        )
         return {"dialogues": (rows, c.batch_size), "text": (corpora.text(c, train), c.text_batch_size)}

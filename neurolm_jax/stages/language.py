@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from neurolm_jax.data.text import empty_text
 from neurolm_jax.models.attention import staircase
 from neurolm_jax.models.losses import chunked_cross_entropy
 from neurolm_jax.models.neurolm import LanguageModel
@@ -34,6 +35,9 @@ class LanguageStage(Stage):
             model, variables, weights.params["token_embedding"]["table"], batch["text"], rng, train
         )
         return Terms({"text_loss": loss}, {"text_accuracy": accuracy})
+
+    def empty_rows(self):
+        return {"text": (empty_text(self.config.text_length), self.config.text_batch_size)}
 
     def sources(self, train):
         return {"text": (corpora.text(self.config, train), self.config.text_batch_size)}

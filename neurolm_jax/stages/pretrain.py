@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from neurolm_jax.data.eeg_rows import empty_shard_row
+from neurolm_jax.data.text import empty_text
 from neurolm_jax.models import quantizer
 from neurolm_jax.models.attention import staircase
 from neurolm_jax.models.losses import chunked_cross_entropy
@@ -48,6 +50,13 @@ class PretrainStage(NeuroLMStage):
         classes = weights.params["language"]["output"]
         loss, accuracy = chunked_cross_entropy(hidden, classes, targets)
         return loss, accuracy, codes
+
+    def empty_rows(self):
+        c = self.config
+        return {
+            "eeg": (empty_shard_row(c.row_length), c.batch_size),
+            "text": (empty_text(c.text_length), c.text_batch_size),
+        }
 
     def sources(self, train):
         c = self.config

@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from neurolm_jax.data.eeg_rows import float_patches
+from neurolm_jax.data.eeg_rows import empty_shard_row, float_patches
+from neurolm_jax.data.text import empty_text
 from neurolm_jax.models import quantizer
 from neurolm_jax.models.config import TokenizerConfig
 from neurolm_jax.models.losses import masked_mean
@@ -66,6 +67,13 @@ class TokenizerStage(Stage):
     def learn(self, extra, observed, rng):
         state, revived = learn(self.model_config, extra["state"], observed, rng)
         return extra | {"state": state}, {"revived_codes": revived}
+
+    def empty_rows(self):
+        c = self.config
+        return {
+            "eeg": (empty_shard_row(c.row_length), c.batch_size),
+            "text": (empty_text(c.text_length), c.text_batch_size),
+        }
 
     def sources(self, train):
         c = self.config

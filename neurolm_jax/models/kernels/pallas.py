@@ -214,6 +214,7 @@ class _Call:
             out_specs=[self._numbers(spec) for spec in outputs],
             out_shape=shapes,
             interpret=self._interpret,
+            name=f"interval_attention{kernel.func.__name__}",
             **options,
         )
 

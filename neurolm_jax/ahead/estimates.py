@@ -1,0 +1,107 @@
+"""A config's step compiled for a machine that is not here, and what that says about training there."""
+
+import time
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from neurolm_jax.ahead import arithmetic, programs
+from neurolm_jax.ahead.chips import Chip
+from neurolm_jax.errors import UserError
+from neurolm_jax.training import mesh as meshes
+from neurolm_jax.training.state import abstract_state, make_train_step
+
+HOURS = 25_000  # of recording in the paper's corpus
+GRADIENT = {"queries": 6 / 4, "keys": 8 / 4}  # operations of the backward kernels, in those of the forward one
+
+
+def estimate(stage, chip: Chip, devices: list) -> dict:
+    """Figures per chip of one training step; bytes, operations, seconds.
+
+    Raises:
+      UserError: a mesh or batch that does not fit the devices.
+    """
+    config = stage.config
+    mesh = meshes.make_mesh(**config.mesh, devices=devices)
+    state, batch = abstract_state(stage, mesh), abstract_batch(stage, mesh)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=NamedSharding(mesh, PartitionSpec()))
+    begin = time.perf_counter()
+    compiled = make_train_step(stage, mesh).lower(state, batch, key).compile()
+    seconds = time.perf_counter() - begin
+    memory, cost = compiled.memory_analysis(), programs.cost(compiled.as_text())
+    needed = arithmetic.work(stage, state.weights)
+    flops = cost.flops + _kernels(cost, needed, stage, len(devices))
+    times = {
+        "compute": flops / chip.flops,
+        "network": sum(cost.sent.values()) / chip.links,
+    }
+    step = max(times.values())
+    tokens = _tokens(stage)
+    corpus = HOURS * 3600 * arithmetic.CHANNELS / tokens["eeg"] * step / 3600 if tokens["eeg"] else None
+    peak = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    peak += memory.temp_size_in_bytes
+    return {
+        "chips": len(devices),
+        "mesh": dict(mesh.shape),
+        "parameters": arithmetic.parameter_count(state.weights.params),
+        "bytes": {
+            "parameters": _held(state.weights),
+            "optimizer": _held(state.optimizer),
+            "batch": _held(batch),
+            "temporary": memory.temp_size_in_bytes,
+            "program": memory.generated_code_size_in_bytes,
+            "peak": peak,
+            "memory": chip.memory,
+        },
+        "fits": peak + memory.generated_code_size_in_bytes <= chip.memory,
+        "flops": {"program": flops, "needed": needed.total / len(devices)},
+        "waste": flops * len(devices) / needed.total,
+        "sent": cost.sent,
+        "seconds": times | {"step": step},
+        "utilisation": needed.total / len(devices) / chip.flops / step,
+        "tokens": tokens,
+        "tokens_per_second": sum(tokens.values()) / step,
+        "corpus_hours": corpus,
+        "corpus_chip_hours": corpus and corpus * len(devices),
+        "compile_seconds": seconds,
+        "unknown_loops": cost.unknown_loops,
+    }
+
+
+def abstract_batch(stage, mesh):
+    """Shapes of a global batch, split over the mesh, from the stage's empty rows."""
+    placed, parts = NamedSharding(mesh, meshes.BATCH), meshes.batch_parts(mesh) * stage.config.accumulation
+    batch = {}
+    for name, (row, size) in stage.empty_rows().items():
+        if size % parts:
+            raise UserError(f"{name}: a batch of {size} rows does not split into {parts} parts")
+        shape = lambda x, size=size: jax.ShapeDtypeStruct((size, *np.shape(x)), np.asarray(x).dtype, sharding=placed)  # noqa: E731
+        batch[name] = jax.tree.map(shape, row)
+    return batch
+
+
+def _held(tree):
+    """Bytes on one device."""
+    leaves = jax.tree.leaves(tree)
+    return sum(int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize for x in leaves)
+
+
+def _tokens(stage):
+    c = stage.config
+    eeg = {"tokenizer": "row_length", "pretrain": "row_length", "instruct": "eeg_length"}.get(c.stage)
+    return {"eeg": c.batch_size * c[eeg] if eeg else 0, "text": c.text_batch_size * c.text_length}
+
+
+def _kernels(cost, needed, stage, devices):
+    """Operations in attention kernels: as the arithmetic has them, times how often the program runs each."""
+    forward = needed.trained_attention + needed.frozen_attention
+    runs = {name.rpartition("_")[2]: count for name, count in cost.kernels.items()}
+    if not runs:
+        return 0.0
+    trained = needed.trained_attention / forward if forward else 0
+    layers = runs.get("queries", 0) / trained if trained else 0  # every trained layer has one gradient
+    again = runs.get("forward", 0) / layers if layers else 1
+    total = forward * again + needed.trained_attention * sum(GRADIENT.values())
+    return total / devices

@@ -1,0 +1,177 @@
+"""What is said of programs for other machines: operations counted as XLA and as plain arithmetic count them."""
+
+import math
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_data import config
+
+from neurolm_jax import aot, train
+from neurolm_jax.ahead import arithmetic, estimates, programs, topologies
+from neurolm_jax.ahead.chips import CHIPS
+from neurolm_jax.data.streams import Steps
+from neurolm_jax.errors import UserError
+from neurolm_jax.training.mesh import make_mesh, put_batch
+from neurolm_jax.training.state import abstract_state, make_train_step
+
+
+def test_loops_are_counted_as_often_as_they_run():
+    def inner(x, w):
+        return jax.lax.fori_loop(0, 5, lambda _, y: jnp.tanh(y @ w), x), None
+
+    def nested(x, ws, v):
+        return jax.lax.scan(inner, x, ws)[0] @ v
+
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((32, 16), (7, 16, 16), (16, 48))]
+    found = programs.cost(jax.jit(nested).lower(*shapes).compile().as_text())
+    assert found.flops == 7 * 5 * 2 * 32 * 16 * 16 + 2 * 32 * 16 * 48
+    assert found.unknown_loops == 0 and not found.sent
+
+
+@pytest.mark.parametrize(
+    ("window", "options"),
+    [
+        ((9, 5), {}),
+        ((9, 5), {"padding": "SAME"}),
+        ((4, 4), {"window_strides": (2, 3)}),
+        ((3, 2), {"rhs_dilation": (2, 2), "padding": "SAME"}),
+        ((3, 3), {"lhs_dilation": (2, 2), "padding": ((1, 1), (2, 0))}),
+    ],
+)
+def test_convolutions_count_as_xla_counts_them(window, options):
+    options = {"window_strides": (1, 1), "padding": "VALID"} | options
+
+    def convolve(x, w):
+        return jax.lax.conv_general_dilated(x, w, **options)
+
+    shapes = jax.ShapeDtypeStruct((2, 3, 20, 17), jnp.float32), jax.ShapeDtypeStruct((8, 3, *window), jnp.float32)
+    lowered = jax.jit(convolve).lower(*shapes)
+    text = lowered.compiler_ir("hlo").as_hlo_module().to_string()
+    assert programs.cost(text).flops == lowered.cost_analysis()["flops"]
+
+
+TEXT = """HloModule m
+
+%sum (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %c = f32[] add(%a, %b)
+}
+
+%condition (p: (s32[], f32[8,16])) -> pred[] {
+  %limit = s32[] constant(12)
+  %p = (s32[], f32[8,16]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  ROOT %go = pred[] compare(%i, %limit), direction=LT
+}
+
+%body (p: (s32[], f32[8,16])) -> (s32[], f32[8,16]) {
+  %p = (s32[], f32[8,16]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  %x = f32[8,16]{1,0:T(8,128)} get-tuple-element(%p), index=1
+  %two = s32[] constant(2)
+  %next = s32[] add(%i, %two)
+  %r = f32[8,16]{1,0} all-reduce(%x), channel_id=1, replica_groups=[2,4]<=[8], to_apply=%sum
+  %k = (f32[8,16]{1,0}) custom-call(%r), custom_call_target="tpu_custom_call", name=interval_attention_forward
+  %y = f32[8,16]{1,0} get-tuple-element(%k), index=0
+  ROOT %t = (s32[], f32[8,16]{1,0}) tuple(%next, %y)
+}
+
+ENTRY %main (x: f32[8,16], w: bf16[4,16]) -> f32[8,16] {
+  %x = f32[8,16]{1,0} parameter(0)
+  %w = bf16[4,16]{1,0:T(8,128)(2,1)} parameter(1)
+  %zero = s32[] constant(0)
+  %start = (s32[], f32[8,16]{1,0}) tuple(%zero, %x)
+  %loop = (s32[], f32[8,16]{1,0}) while(%start), condition=%condition, body=%body
+  %g = bf16[32,16]{1,0} all-gather(%w), channel_id=3, replica_groups=mesh['a'=2,'b'=8] {'b'}, dimensions={0}
+  %again = bf16[32,16]{1,0} all-gather(%w), channel_id=3, replica_groups=mesh['a'=2,'b'=8] {'b'}, dimensions={0}
+  %s = f32[2,16]{1,0} reduce-scatter(%x), channel_id=5, replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%sum
+  %c = f32[8,16]{1,0} collective-permute(%x), channel_id=6, source_target_pairs={{0,1},{1,0}}
+  ROOT %out = f32[8,16]{1,0} get-tuple-element(%loop), index=1
+}
+"""
+
+
+def test_what_is_sent_and_which_kernels_run():
+    found = programs.cost(TEXT)
+    assert found.kernels == {"interval_attention_forward": 6}
+    assert found.sent == {
+        "all-reduce": 6 * 2 * (8 * 16 * 4) * 3 / 4,
+        "all-gather": 7 * 4 * 16 * 2,  # to each of 7 others; in two pieces, but once
+        "reduce-scatter": 8 * 16 * 4 * 3 / 4,
+        "collective-permute": 8 * 16 * 4,
+    }
+
+
+@pytest.mark.parametrize("name", ["language", "tokenizer", "pretrain", "instruct"])
+def test_arithmetic_is_that_of_a_program_without_waste(name, small_data, runs, monkeypatch):
+    """On one device, where nothing is computed twice: all matrix products of the compiled step."""
+    monkeypatch.setattr(arithmetic, "causal", lambda length, together: length**2)  # short rows hide scores, no more
+    stage, mesh = train.build(config(name, small_data, runs)), make_mesh()
+    state = abstract_state(stage, mesh)
+    batch = estimates.abstract_batch(stage, mesh)
+    compiled = make_train_step(stage, mesh).lower(state, batch, jax.random.key(0)).compile()
+    needed, found = arithmetic.work(stage, state.weights).total, programs.cost(compiled.as_text())
+    assert found.unknown_loops == 0
+    # Of the first layers' inputs no gradient is asked for.
+    assert found.flops == pytest.approx(needed, rel=0.04)
+
+
+@pytest.mark.parametrize("name", ["language", "tokenizer", "pretrain", "instruct"])
+def test_empty_rows_are_shaped_as_rows_are(name, small_data, runs):
+    stage, mesh = train.build(config(name, small_data, runs)), make_mesh()
+    real, empty = put_batch(mesh, Steps(stage.sources(train=True), 1)[0]), estimates.abstract_batch(stage, mesh)
+    same = jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), real, empty)
+    assert jax.tree.all(same)
+    with pytest.raises(UserError, match="does not split into 16 parts"):
+        stage.config.accumulation = 16
+        estimates.abstract_batch(stage, mesh)
+
+
+def test_pairs_of_a_staircase_equal_a_plain_loop():
+    for length, together in ((10, 3), (7, 1), (23, 23)):
+        seen = sum(min((q // together + 1) * together, length) for q in range(length))
+        assert arithmetic.causal(length, together) == seen
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("v9:2x2", "want KIND:SHAPE such as v5e:4x4"),
+        ("v5e", "want KIND:SHAPE"),
+        ("v5e:4y4", "want KIND:SHAPE"),
+        ("h100:4x8", "programs for GPUs cannot be compiled ahead yet"),
+    ],
+)
+def test_unknown_topologies_are_named(name, message, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["aot", "--config", "configs/language.py:debug", f"--topology={name}"])
+    with pytest.raises(UserError, match=f"--topology {name}: {message}"):
+        aot.main()
+
+
+def test_figures_hang_together(small_data, runs, capsys):
+    """The whole account of a step, compiled for this machine's own device."""
+    stage = train.build(config("pretrain", small_data, runs))
+    found = estimates.estimate(stage, CHIPS["v5e"], jax.devices()[:1])
+    weights = abstract_state(stage, make_mesh()).weights
+    assert found["bytes"]["parameters"] == sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(weights))
+    assert found["fits"] and found["chips"] == 1 and not found["sent"]
+    assert found["tokens"] == {"eeg": 2 * 128, "text": 2 * 16}
+    assert found["seconds"]["step"] == found["flops"]["program"] / 197e12
+    np.testing.assert_allclose(found["corpus_hours"], 25_000 * 3600 * 23 / 256 * found["seconds"]["step"] / 3600)
+    aot.show(found, "title")
+    assert all(len(line) <= 100 for line in capsys.readouterr().out.splitlines())
+
+
+def test_a_missing_compiler_is_named(monkeypatch):
+    from jax.experimental import topologies as jax_topologies
+
+    def missing(*_, **__):
+        raise RuntimeError("Unable to initialize backend 'tpu': libtpu.so not found")
+
+    monkeypatch.setattr(jax_topologies, "get_topology_desc", missing)
+    with pytest.raises(UserError, match="the compiler for TPUs is missing; pip install libtpu"):
+        topologies.devices("v5e:4x4")
