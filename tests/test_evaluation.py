@@ -40,7 +40,7 @@ from neurolm_jax.inference import model
 # As on slices of TPUs, whose devices are not in the order of their processes.
 devices = np.array(jax.devices())[[2, 0, 3, 1]]
 assert [d.process_index for d in devices] == [1, 0, 1, 0]
-model.make_mesh = lambda: Mesh(devices.reshape(4, 1, 1), ("data", "fsdp", "tensor"))
+model.make_mesh = lambda: Mesh(devices.reshape(4, 1, 1, 1), ("data", "fsdp", "tensor", "sequence"))
 run(main)
 """
 
