@@ -119,3 +119,26 @@ def test_a_command_ends_with_one_line_when_a_process_is_missing(tmp_path):
     line = [sys.executable, "-c", code]
     done = subprocess.run(line, env=environment | {"NEUROLM_PROCESS": "1"}, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "process 0 is not at" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_others_within_a_minute():
+    code = "import os, time, jax\nfrom neurolm_jax.training import processes\nprocesses.join()\n"
+    code += "assert jax.process_count() == 2\nos.kill(os.getpid(), 9) if jax.process_index() else time.sleep(600)"
+    environment = os.environ | {"NEUROLM_COORDINATOR": f"localhost:{free_port()}", "NEUROLM_PROCESSES": "2"}
+    environment |= {"JAX_PLATFORMS": "cpu"}
+    begin = time.monotonic()
+    pair = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=environment | {"NEUROLM_PROCESS": str(number)},
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in (0, 1)
+    ]
+    said = pair[0].communicate(timeout=120)[1]
+    pair[1].wait(timeout=10)
+    assert pair[0].returncode != 0 and time.monotonic() - begin < 75
+    assert "stopped sending heartbeats):\n1\n" in said  # its number

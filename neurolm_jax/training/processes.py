@@ -10,6 +10,7 @@ from neurolm_jax.errors import JobError, UserError
 
 COORDINATOR, COUNT, NUMBER = VARIABLES = ("NEUROLM_COORDINATOR", "NEUROLM_PROCESSES", "NEUROLM_PROCESS")
 WAIT = 45.0  # seconds for all to arrive
+LOST = 45  # seconds without a sign of life, after which a process is given up and the others end
 
 
 def join(environment: Mapping[str, str] = os.environ, wait: float = WAIT) -> None:
@@ -28,7 +29,7 @@ def join(environment: Mapping[str, str] = os.environ, wait: float = WAIT) -> Non
     import jax
 
     if address == "auto":
-        jax.distributed.initialize(initialization_timeout=round(wait))
+        jax.distributed.initialize(initialization_timeout=round(wait), heartbeat_timeout_seconds=LOST)
         return
     host, port, count, number = _read(environment)
     if count == 1:
@@ -40,7 +41,8 @@ def join(environment: Mapping[str, str] = os.environ, wait: float = WAIT) -> Non
         _report(host, port, count, number, deadline)
     # On CPUs, programs in flight at one time may wait for each other's messages, each process for another's.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    jax.distributed.initialize(address, count, number, initialization_timeout=round(wait))
+    seconds = {"initialization_timeout": round(wait), "heartbeat_timeout_seconds": LOST}
+    jax.distributed.initialize(address, count, number, **seconds)
 
 
 def _read(environment):
