@@ -32,6 +32,19 @@ def test_chunked_cross_entropy_equals_optax(count):
     )
 
 
+@pytest.mark.parametrize("length", [5, losses.CHUNK, 2 * losses.CHUNK + 3])
+def test_target_log_probabilities_equal_log_softmax(length):
+    """Over several chunks, some of which begin without a target."""
+    rng = np.random.default_rng(length)
+    hidden, classes = (jnp.array(rng.standard_normal(shape), jnp.float32) for shape in ((3, length, 8), (30, 8)))
+    targets = jnp.array(rng.integers(0, 30, (3, length))).at[:, ::2].set(-1)
+    want = jnp.take_along_axis(jax.nn.log_softmax(hidden @ classes.T), jnp.maximum(targets, 0)[..., None], axis=2)[
+        ..., 0
+    ]
+    got = losses.target_log_probabilities(hidden, classes, targets)
+    np.testing.assert_allclose(got, jnp.where(targets >= 0, want, 0), rtol=1e-4, atol=1e-5)
+
+
 def test_no_target_at_all_is_zero_with_zero_gradient():
     def loss(hidden):
         return losses.chunked_cross_entropy(hidden[None], jnp.ones((5, 4)), jnp.full((1, 3), -1))[0].value

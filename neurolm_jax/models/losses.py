@@ -53,7 +53,8 @@ def target_log_probabilities(hidden: jax.Array, classes: jax.Array, targets: jax
 
         def one(chunk):
             found = _chunk(vocabulary, classes, *chunk)
-            return jnp.where(chunk[1] != NO_TARGET, found.chosen - found.highest - jnp.log(found.total), 0)[:, 0]
+            log_probability = (found.chosen - found.highest - jnp.log(found.total))[:, 0]
+            return jnp.where(chunk[1] != NO_TARGET, log_probability, 0)
 
         return jax.lax.map(one, _chunks(hidden, targets)).reshape(-1)[: targets.size].reshape(targets.shape)
 
