@@ -33,5 +33,6 @@ def test_steps_equal_those_of_one_device(small_data, runs, name, accumulation):
         assert found[mesh]["state"] < 2e-3, (mesh, found)
         assert said["all-reduce"] + said["reduce-scatter"] > 0
         # Parameters come one at a time, where they are split at all.
-        assert (said["all-gather"] > 0) == (sizes.get("fsdp", 1) > 1 or sizes.get("tensor", 1) > 1)
+        split = sizes.get("fsdp", 1) > 1 or sizes.get("tensor", 1) > 1
+        assert (said["largest_gathered"] > 1000) == split  # the number of valid patches of each device is a few bytes
         assert said["largest_gathered"] <= found["largest_parameter"]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from neurolm_jax.models.config import PATCH_SAMPLES, SPECTRUM_BINS, TokenizerConfig
 from neurolm_jax.models.neural_transformer import NeuralTransformer
+from neurolm_jax.models.placement import over_devices
 from neurolm_jax.models.quantizer import CODES, Codebook, create_codebook, normalise
 from neurolm_jax.models.transformer import Linear
 
@@ -114,7 +115,9 @@ def reconstruction_targets(patches: jax.Array, segment: jax.Array) -> tuple[jax.
     Returns:
       amplitude spectra [B, T, 100] (the z-score's statistics run over all 200 bins) and patches [B, T, 200].
     """
-    spectra = jnp.abs(jnp.fft.fft(patches, axis=-1))
+    names = ("batch", "length", None)
+    # Each device its own: XLA would bring all patches together for a Fourier transform.
+    spectra = over_devices(lambda _, x: jnp.abs(jnp.fft.fft(x, axis=-1)), [names], [lambda spec: spec], patches)
     return _standardise(spectra, segment)[..., :SPECTRUM_BINS], _standardise(patches, segment)
 
 
