@@ -114,6 +114,8 @@ class _Digests:
         """Of a whole file, read but once."""
         if raw is None:
             return ""
+        if not all(raw.filenames):  # in memory: nothing tells it from another
+            return recording_hash(raw)
         if raw.filenames not in self._wholes:
             self._wholes[raw.filenames] = recording_hash(raw)
         return self._wholes[raw.filenames]
