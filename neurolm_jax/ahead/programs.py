@@ -223,12 +223,12 @@ def _convolution(instruction, operands):
 def _sent(kind, instruction, operands):
     """Bytes that leave a device, of a ring over its group."""
     group = _group(instruction.rest)
-    given, made = (sum(map(_size, shapes)) for shapes in (operands, instruction.result))
+    given = sum(map(_size, operands))
     if kind == "collective-permute":
         return float(given)
     share = (group - 1) / group
     whole = {"all-gather": group * given, "all-reduce": 2 * given, "reduce-scatter": given, "all-to-all": given}
-    return float(whole[kind] * share) if made or given else 0.0
+    return float(whole[kind] * share)
 
 
 def _size(shape):

@@ -4,9 +4,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
-from neurolm_jax.models.placement import kept_table, over_devices, sum_over, sum_table_over
+from neurolm_jax.models.placement import kept_table, on_every_device, over_devices, sum_over, sum_table_over
 
 NO_TARGET = -1
 CHUNK = 256  # positions whose logits exist at one time, on each device
@@ -75,7 +74,7 @@ def _summed(hidden, classes, targets):
         losses, correct = jax.lax.map(one, _chunks(hidden, targets))
         return sum_over(losses.sum(), places), sum_over(correct.sum(), places)
 
-    return _over_devices(local, [_whole, _whole], hidden, classes, targets)
+    return _over_devices(local, [on_every_device, on_every_device], hidden, classes, targets)
 
 
 def _forward(hidden, classes, targets):
@@ -102,7 +101,7 @@ def _forward(hidden, classes, targets):
         return *sums, hidden_gradient.reshape(hidden.shape), classes_gradient
 
     width = hidden.shape[-1]
-    outputs = [_whole, _whole, lambda h, c, t: h, lambda h, c, t: kept_table(c, t, width)]
+    outputs = [on_every_device, on_every_device, lambda h, c, t: h, lambda h, c, t: kept_table(c, t, width)]
     loss, correct, hidden_gradient, classes_gradient = _over_devices(local, outputs, hidden, classes, targets)
     return (loss, correct), (hidden_gradient, classes_gradient.astype(classes.dtype))
 
@@ -164,7 +163,3 @@ def _chunks(hidden, targets):
 def _over_devices(local, outputs, hidden, classes, targets):
     names = ("batch", "length", None), ("vocabulary", None), ("batch", "length")
     return over_devices(local, names, outputs, hidden, classes.astype(hidden.dtype), targets)
-
-
-def _whole(*_):
-    return PartitionSpec()

@@ -109,6 +109,11 @@ def over_devices(function: Callable, inputs: Sequence[Names], outputs: Sequence[
     return mapped(*arrays)
 
 
+def on_every_device(*_) -> PartitionSpec:
+    """The spec of a result of ``over_devices`` that is the same on all of them."""
+    return PartitionSpec()
+
+
 def _flat(part):
     return () if part is None else (part,) if isinstance(part, str) else tuple(part)
 

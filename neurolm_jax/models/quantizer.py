@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
-from neurolm_jax.models.placement import gather, over_devices
+from neurolm_jax.models.placement import gather, on_every_device, over_devices, sum_over
 
 CODES = ("codes", None)  # axes of a codebook
 KMEANS_ROUNDS = 10
@@ -116,18 +115,13 @@ def _draw(z, valid, rng, count):
         chosen = z[jnp.searchsorted(cumulative, rank, side="right")]
         return jax.lax.psum(jnp.where(((rank >= 0) & (rank < cumulative[-1]))[:, None], chosen, 0), places)
 
-    return over_devices(local, [("batch", None), ("batch",), (None,)], [_whole], z, valid, rank)
+    return over_devices(local, [("batch", None), ("batch",), (None,)], [on_every_device], z, valid, rank)
 
 
 def _sums(values, ids, count):
     """Sum of the values [N, D] of each of ``count`` ids [N]: [count, D], over all devices."""
 
     def local(axes, values, ids):
-        sums, (places, _) = jax.ops.segment_sum(values, ids, count), axes[0]
-        return jax.lax.psum(sums, places) if places else sums
+        return sum_over(jax.ops.segment_sum(values, ids, count), axes[0])
 
-    return over_devices(local, [("batch", None), ("batch",)], [_whole], values, ids)
-
-
-def _whole(*_):
-    return PartitionSpec()
+    return over_devices(local, [("batch", None), ("batch",)], [on_every_device], values, ids)
