@@ -44,12 +44,15 @@ def main() -> None:
     options = Options(arguments.split, arguments.quick, varied, arguments.finetune)
     file = arguments.checkpoint / ("evaluation.json" if arguments.split == "test" else "evaluation_validation.json")
     before = findings.read(file) if file.exists() else None
-    found = evaluate(arguments.checkpoint, arguments.data, tasks, options)
-    if jax.process_index():
-        return
-    with appearing_file(file) as unfinished:
-        unfinished.write_text(json.dumps(findings.merge(before, found) if before else found, indent=1, allow_nan=False))
-    print_results(found["tasks"], found["codebook"], f"{arguments.checkpoint}, {arguments.split} part")
+
+    def keep(found):
+        merged = findings.merge(before, found) if before else found
+        with appearing_file(file) as unfinished:
+            unfinished.write_text(json.dumps(merged, indent=1, allow_nan=False))
+
+    found = evaluate(arguments.checkpoint, arguments.data, tasks, options, keep)
+    if not jax.process_index():
+        print_results(found["tasks"], found["codebook"], f"{arguments.checkpoint}, {arguments.split} part")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ recordings of the test and validation parts of tasks that lie beside DIR, or are
 ``DIR/recordings/{train,validation}``, the same recordings whole, for the stages that need no labels. NAME is one of
 those of docs/tasks.md, or a Python file of your own. No subject is on two sides of the split; what --split official
 repeats of the released code is told there too. Of the sets named by --exclude, subjects and recordings of the test and
-validation parts are left out of this one's training part.
+validation parts are left out of this one's training and validation parts.
 A folder that is there already is kept; remove it to prepare it anew.
 """
 
@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from neurolm_jax.command import argument_parser, run
-from neurolm_jax.corpus.excluded import excluded
+from neurolm_jax.corpus.excluded import Excluded, excluded
 from neurolm_jax.data import remote, shards, text
 from neurolm_jax.eeg.preprocessing import Preprocessing
 from neurolm_jax.eeg.tasks import NAMES, Task, load_task
@@ -64,19 +64,20 @@ def main() -> None:
         if not str(path).startswith(text.HUGGING_FACE) and not pathlib.Path(path).exists():
             raise UserError(f"{path}: no such file or folder")
     url = arguments.out if remote.is_url(arguments.out) else None
-    if url and remote.find(url, "**/manifest.json"):
+    if url and (there := remote.find(url, "**/manifest.json")):
+        _check_asked(arguments, url, [address.removesuffix("/manifest.json") for address in there])
         print(f"{url}: already prepared")
         return
     # Shards are written on local disks alone; those for elsewhere are copied there when they are whole.
     arguments.out = remote.staging(url) if url else pathlib.Path(arguments.out)
     if arguments.out.exists():
-        if not any(arguments.out.rglob("manifest.json")):
+        there = [file.parent for file in sorted(arguments.out.rglob("manifest.json"))]
+        if not there:
             raise UserError(f"{arguments.out}: exists and was not made by prepare; give another --out")
-        if arguments.kind == "task":
-            _check_split(arguments)
+        _check_asked(arguments, arguments.out, there)
         print(f"{arguments.out}: already prepared")
     elif arguments.kind == "eeg":
-        prepare_eeg(arguments)
+        prepare_eeg(arguments, excluded(_beside(url or arguments.out) | _named(arguments.exclude)))
     elif arguments.kind == "task":
         options = {"way": arguments.split, "seed": arguments.seed, "skip_faulty": arguments.skip_faulty}
         options["without"] = excluded(_named(arguments.exclude))
@@ -89,7 +90,7 @@ def main() -> None:
         print(f"{url}: copied there")
 
 
-def prepare_eeg(arguments) -> None:
+def prepare_eeg(arguments, without: Excluded) -> None:
     """Shards of whole recordings, of whatever format MNE reads, and what became of each."""
     from neurolm_jax.corpus import build
     from neurolm_jax.reporting.console import print_recordings
@@ -97,40 +98,50 @@ def prepare_eeg(arguments) -> None:
     if arguments.workers < 0:
         raise UserError(f"--workers must not be negative, not {arguments.workers}")
     settings = Preprocessing(mains=arguments.mains)
-    without = excluded(_downstream(arguments))
     manifest = build.build(
         arguments.inputs, arguments.out, settings, arguments.source, without, arguments.workers, arguments.scheduler
     )
     print_recordings(manifest, str(arguments.out))
 
 
-def _downstream(arguments) -> dict[str, list[pathlib.Path]]:
-    """Manifests of the sets that are tested on: those beside the output, and those that are named."""
-    found: dict[str, list[pathlib.Path]] = {}
-    for file in sorted(arguments.out.absolute().parent.glob("*/windows/*/manifest.json")):
-        found.setdefault(file.parents[2].name, []).append(file)
-    return found | _named(arguments.exclude)
+def _beside(out: str | pathlib.Path) -> dict[str, list[str]]:
+    """Folders of the tasks beside a folder or address, by the name of each."""
+    pattern = "*/windows/*/manifest.json"
+    if remote.is_url(out):
+        files = remote.find(out.rstrip("/").rpartition("/")[0], pattern)
+    else:
+        files = sorted(file.as_posix() for file in out.absolute().parent.glob(pattern))
+    found: dict[str, list[str]] = {}
+    for file in files:
+        found.setdefault(file.split("/")[-4], []).append(file.removesuffix("/manifest.json"))
+    return found
 
 
 def _named(pairs: Sequence[str]) -> dict[str, list[pathlib.Path]]:
-    """Manifests of the sets of ``--exclude``."""
+    """Folders of the sets of ``--exclude``."""
     found = {}
     for pair in pairs:
         name, _, path = pair.partition("=")
-        found[name] = sorted(pathlib.Path(path).rglob("manifest.json")) if path else []
+        found[name] = [f.parent for f in sorted(pathlib.Path(path).rglob("manifest.json"))] if path else []
         if not found[name]:
             raise UserError(f"--exclude {pair}: want NAME=FOLDER, a folder that 'prepare task' wrote")
     return found
 
 
-def _check_split(arguments) -> None:
-    """Refuse to take what was split otherwise for what is asked."""
-    wanted = {"way": arguments.split, "seed": arguments.seed}
-    for manifest in sorted(arguments.out.glob("windows/*/manifest.json")):
-        there = shards.read_manifest(manifest.parent)["split_by"]
-        if there != wanted:
+def _check_asked(arguments, out, folders: Sequence[str | pathlib.Path]) -> None:
+    """Refuse to take what is there for what is asked, where it was split otherwise or not kept apart."""
+    if arguments.kind == "text":
+        return
+    apart = set(_named(arguments.exclude))
+    for manifest in map(shards.read_manifest, folders):
+        there = manifest.get("split_by")
+        if arguments.kind == "task" and there and there != {"way": arguments.split, "seed": arguments.seed}:
             way = f"--split {there['way']} --seed {there['seed']}"
-            raise UserError(f"{arguments.out}: prepared with {way}; remove the folder, or give another --out")
+            raise UserError(f"{out}: prepared with {way}; remove the folder, or give another --out")
+        if missing := sorted(apart - set(manifest.get("kept_apart_from", ()))):
+            raise UserError(
+                f"{out}: prepared without --exclude {', '.join(missing)}; remove the folder, or give another --out"
+            )
 
 
 def prepare_task(task: Task, path: pathlib.Path, out: pathlib.Path, **options) -> None:

@@ -47,10 +47,7 @@ def train(config, workdir: pathlib.Path) -> None:
     stage = build(config)
     process = jax.process_index(), jax.process_count()
     sources, held_out = stage.sources(train=True), stage.sources(train=False)
-    for name, (_, size) in sources.items():
-        parts = meshes.batch_parts(mesh) * config.accumulation
-        if size % parts:
-            raise UserError(f"{name}: a batch of {size} rows does not split into {parts} parts")
+    meshes.check_batches(mesh, {name: size for name, (_, size) in sources.items()}, config.accumulation)
     steps = streams.Steps(sources, config.steps, *process)
     rows, size = next(iter(held_out.values()))
     validation = streams.Steps(held_out, min(max(1, len(rows) // size), config.validation_batches), *process)

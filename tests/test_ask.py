@@ -17,6 +17,7 @@ from neurolm_jax.inference.measures import with_temperature
 from neurolm_jax.inference.scoring import answer_probabilities
 from neurolm_jax.inference.windows import read_windows
 from neurolm_jax.reporting import answers as reporting
+from neurolm_jax.training import checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -118,20 +119,30 @@ def test_bad_input_is_named(model, raw, options, message):
         model.ask(raw, options.pop("question", "blink"), name="r.edf", **options)
 
 
+def test_a_truncated_file_is_named(model, tmp_path):
+    file = tmp_path / "r_raw.fif"
+    noise(["Cz"], 60).save(file, verbose="error")
+    file.write_bytes(file.read_bytes()[:-20_000])
+    raw = mne.io.read_raw(file, verbose="error")
+    with pytest.raises(UserError, match="r_raw.fif: cannot be read"):
+        model.ask(raw, "blink", name=file.name)
+
+
 def test_temperatures_of_an_evaluation_are_used(model, runs, blink, tmp_path):
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "checkpoints").symlink_to(runs / "instruct" / "checkpoints")
     tasks = {"blink": {"calibration": {"temperature": 3.0}}, "eyes": {"calibration": None}}
     file = tmp_path / "w" / "evaluation.json"
-    file.write_text(json.dumps({"tasks": tasks, "split": "test", "step": 4}))
+    written = checkpoint.written_at(runs / "instruct")
+    file.write_text(json.dumps({"tasks": tasks, "split": "test", "step": 4, "checkpoint": written}))
     found = neurolm_jax.load(tmp_path / "w").ask(blink, "blink")
     plain = model.ask(blink, "blink").probabilities
     np.testing.assert_allclose(found.probabilities, with_temperature(plain, 3.0), atol=1e-6)
     assert found.temperature == 3.0 and not np.allclose(found.probabilities, plain)
-    file.write_text(json.dumps({"tasks": tasks, "split": "test", "step": 2}))
+    file.write_text(json.dumps({"tasks": tasks, "split": "test", "step": 4, "checkpoint": "another of as many steps"}))
     other = neurolm_jax.load(tmp_path / "w").ask(blink, "blink")
     np.testing.assert_array_equal(other.probabilities, plain)
-    assert other.notes == (f"probabilities are not calibrated: {file} is of step 2, the checkpoint of 4",)
+    assert other.notes == (f"probabilities are not calibrated: {file} is of another checkpoint; run evaluate again",)
     file.write_text("{")
     with pytest.raises(UserError, match="evaluation.json: cannot be read"):
         neurolm_jax.load(tmp_path / "w")

@@ -15,6 +15,7 @@ from neurolm_jax.corpus import build, parts, recording, sources
 from neurolm_jax.corpus.excluded import excluded
 from neurolm_jax.data.shards import open_shards
 from neurolm_jax.eeg.electrodes import VOCABULARY
+from neurolm_jax.eeg.identity import recording_hash
 from neurolm_jax.eeg.preprocessing import Preprocessing
 from neurolm_jax.eeg.records import decode
 from neurolm_jax.errors import UserError
@@ -193,12 +194,12 @@ def test_subjects_and_recordings_that_are_tested_on_are_left_out(tmp_path):
     for split, manifest in (("test", test), ("train", train)):
         (tmp_path / "tuab" / "windows" / split).mkdir(parents=True)
         (tmp_path / "tuab" / "windows" / split / "manifest.json").write_text(json.dumps({"format": 1} | manifest))
-    without = excluded({"tuab": sorted((tmp_path / "tuab").rglob("manifest.json"))})
+    without = excluded({"tuab": sorted((tmp_path / "tuab" / "windows").iterdir())})
     manifest = build.build([tree], tmp_path / "out", SETTINGS, "tueg", without)
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "manifest.json").write_text('{"format": 1, "split": "test", "recordings": []}')
     with pytest.raises(UserError, match="prepare that set again"):
-        excluded({"old": [tmp_path / "old" / "manifest.json"]})
+        excluded({"old": [tmp_path / "old"]})
     assert [r["outcome"] for r in manifest["recordings"]] == ["excluded", "used", "excluded"]
     assert list(outcomes(manifest).values()) == ["subject aaaaaaaa is in tuab", None, "a recording of tuab"]
     assert all(r["recorded_hours"] == 20 / 3600 for r in manifest["recordings"])
@@ -226,6 +227,18 @@ def test_a_bids_tree(tmp_path):
     assert (found["subject"], found["session"], found["channels"]) == ("01", "a", ["Fp1", "O1"])
     assert (found["mains"], found["mains_from"]) == (60.0, "sidecar")
     assert found["left_out"] == {"C3": "marked bad", "T3": "of type EOG"}
+    # A sidecar does not make it another recording.
+    assert found["hash"] == recording_hash(mne.io.read_raw(place / "sub-01_ses-a_task-rest_eeg.edf", verbose="error"))
+
+
+@pytest.mark.parametrize(
+    ("text", "cohort"),
+    [("\ufeff" + '{"Name": "Rest"}', "Rest"), ('{"Name": ["Rest"]}', None), ('{"Name": 3}', None), ("{}", None)],
+)
+def test_descriptions_of_bids_trees(tmp_path, text, cohort):
+    (tmp_path / "dataset_description.json").write_text(text, encoding="utf-8")
+    write_edf(tmp_path / "sub-01" / "eeg" / "sub-01_task-rest_eeg.edf", noise(1))
+    assert [source.cohort for source in sources.find([tmp_path])[0]] == [cohort]
 
 
 def test_memory_does_not_grow_with_the_recording(monkeypatch):

@@ -118,8 +118,26 @@ def test_a_part_that_was_trained_on_tells_and_calibrates_nothing(runs, monkeypat
     with_fields(monkeypatch, splits=("train", "validation"))
     found = evaluate(runs / "instruct", names=["eyes"], options=Options(quick=True))
     assert found["tasks"]["eyes"]["calibration"] is None
-    with pytest.raises(UserError, match="--split validation: .* has learnt from it"):
+    with pytest.raises(UserError, match="--split validation: .* has learnt from it.*; test would say"):
         evaluate(runs / "instruct", names=["eyes"], options=Options("validation", quick=True))
+    with_fields(monkeypatch, splits=("train", "test"))  # by hand: training refuses it
+    with pytest.raises(UserError, match="--split test: .* has learnt from it.*; validation would say"):
+        evaluate(runs / "instruct", names=["eyes"], options=Options(quick=True))
+
+
+def test_figures_are_kept_before_the_regressions_and_after(runs):
+    kept = []
+    found = evaluate(runs / "instruct", names=["eyes"], keep=lambda found: kept.append(json.loads(json.dumps(found))))
+    assert ["baselines" in found["tasks"]["eyes"] for found in kept] == [False, True]
+    assert kept[0]["tasks"]["eyes"]["confusion"] == kept[1]["tasks"]["eyes"]["confusion"]
+    assert kept[1] == json.loads(json.dumps(found))
+
+
+def test_the_test_part_is_not_learnt_from(runs):
+    stage = load_trained(runs / "instruct").stage
+    stage.config.data.splits = ("train", "test")
+    with pytest.raises(UserError, match="config.data.splits: the test part is not learnt from"):
+        stage.sources(train=True)
 
 
 def without_windows(small_data, folder, task, split):
@@ -177,7 +195,7 @@ def test_figures_of_one_checkpoint_are_put_together(runs, tmp_path, monkeypatch)
     assert again["baselines"] == eyes["baselines"] and again["generation"] == eyes["generation"]
     # Of an older checkpoint nothing is kept, and no temperature is used.
     file = workdir / "evaluation.json"
-    file.write_text(json.dumps(both | {"step": 1}))
+    file.write_text(json.dumps(both | {"checkpoint": "1"}))
     assert set(run("--tasks", "blink", "--quick")["tasks"]) == {"blink"}
     for text in ("{", "[]", '{"tasks": {}}'):
         file.write_text(text)

@@ -75,6 +75,24 @@ def test_a_process_that_never_arrives_is_named():
     assert time.monotonic() - begin < 30
 
 
+def test_processes_wait_for_the_one_that_works_alone(tmp_path):
+    """Longer than a process that has ended would be waited for."""
+    program = """
+import os, pathlib, sys, time
+from neurolm_jax.training import processes
+processes.join()
+import jax
+file = pathlib.Path(sys.argv[1])
+if not jax.process_index():
+    time.sleep(5)
+    file.write_text("done")
+processes.meet("written")
+assert file.read_text() == "done"
+"""
+    done = launch(2, sys.executable, "-c", program, tmp_path / "file", JAX_PLATFORMS="cpu")
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_job_without_process_0_ends():
     variables = {"NEUROLM_COORDINATOR": f"localhost:{free_port()}", "NEUROLM_PROCESSES": "2", "NEUROLM_PROCESS": "1"}
     with pytest.raises(JobError, match="process 1 of 2: process 0 is not at localhost:"):

@@ -114,3 +114,5 @@ def test_guard_knows_a_file_and_its_stretches():
     for training, test in ((file[0], stretch("test", "b")), (stretch("train", "a"), file[1])):
         with pytest.raises(UserError, match="shares samples"):
             guard.check_disjoint([training], [test])
+    # What has no hash is nothing's twin.
+    guard.check_disjoint([stretch("train", "a"), opened("train", "")], [opened("test", "")])

@@ -6,6 +6,7 @@ import functools
 import shutil
 import sys
 
+import edfio
 import mne
 import numpy as np
 import pytest
@@ -15,12 +16,15 @@ from scipy.signal import welch
 from neurolm_jax import prepare
 from neurolm_jax.corpus import build
 from neurolm_jax.corpus.excluded import Excluded, excluded
-from neurolm_jax.data import shards
+from neurolm_jax.data import guard, shards
 from neurolm_jax.data.shards import open_shards
 from neurolm_jax.eeg.electrodes import VOCABULARY
+from neurolm_jax.eeg.identity import recording_hash
 from neurolm_jax.eeg.preprocessing import Preprocessing
 from neurolm_jax.eeg.records import decode
-from neurolm_jax.eeg.tasks import Opened, Window, load_task, seed
+from neurolm_jax.eeg.tasks import Opened, Recording, Window, load_task, seed
+from neurolm_jax.eeg.tasks.base import SPLITS
+from neurolm_jax.eeg.tasks.readers import read_raw
 from neurolm_jax.errors import UserError
 
 # windows of each label in train, validation and test; electrodes; seconds
@@ -175,10 +179,13 @@ def replace(old, new):
         ("hmc", "*.txt", lambda file: file.unlink(), "its label file SN001_sleepscoring.txt is missing"),
         ("tuev", "*.rec", append("3,5.0,6.0,7\n"), r"bckg_000_a_.rec: line 13: label 7 is none of 1 to 6"),
         ("tuev", "*.rec", append("3,5.0\n"), r"line 13 is not 'channel,start,stop,label'"),
+        ("tuev", "*.rec", append("3,5.0,6.0,inf\n"), r"line 13 is not 'channel,start,stop,label'"),
+        ("tuev", "*.rec", append("3,nan,6.0,1\n"), "its labels want seconds nan to nan, it has 0 to 84"),
         ("tuev", "*.rec", append("3,500.0,501.0,1\n"), "its labels want seconds 498 to 503, it has 0 to 84"),
         ("tusl", "*.tse_agg", append("1.0 11.0 spik 1.0\n"), "line 9: label 'spik' is none of bckg, seiz, slow"),
         ("tusl", "*.tse_agg", append("100.0 110.0 slow 1.0\n"), "its labels want seconds 100 to 110, it has 0 to 72"),
         ("hmc", "*.txt", replace("Sleep stage R", "Sleep stage X"), "'Sleep stage X' is none of W, N1, N2, N3, R"),
+        ("hmc", "*.txt", replace(", 420, 30", ", nan, 30"), "its labels want seconds nan to nan, it has 0 to 463"),
         ("hmc", "*.txt", replace(", 420, 30", ", 480, 30"), "its labels want seconds 480 to 510, it has 0 to 463"),
     ],
 )
@@ -264,7 +271,15 @@ def test_a_file_of_ones_own_is_a_task(tmp_path):
     prepare.prepare_task(task, tmp_path / "in", tmp_path / "out")
     assert open_shards(tmp_path / "out" / "windows" / "train").manifest["records"] > 0
     (tmp_path / "none.py").write_text("x = 1\n")
-    for name, message in (("none.py", "defines no TASK"), ("missing.py", "no such file")):
+    (tmp_path / "few.py").write_text("from neurolm_jax.eeg.tasks import Task\nTASK = Task(name='x')\n")
+    (tmp_path / "torn.py").write_text("TASK = (\n")
+    faults = {
+        "none.py": "defines no TASK",
+        "missing.py": "no such file",
+        "few.py": "TypeError",
+        "torn.py": "SyntaxError",
+    }
+    for name, message in faults.items():
         with pytest.raises(UserError, match=message):
             load_task(str(tmp_path / name))
 
@@ -272,9 +287,9 @@ def test_a_file_of_ones_own_is_a_task(tmp_path):
 @pytest.mark.parametrize("name", ["tuab", "tuev", "tusl", "seed", "hmc", "workload"])
 def test_a_corpus_leaves_out_the_files_of_test_and_validation(trees, prepared, tmp_path, name):
     """The same tree as a corpus: each file is known again by its samples alone, whatever electrodes the task reads."""
-    manifests = sorted((prepared / name).rglob("windows/*/manifest.json"))
-    without = excluded({name: manifests})
-    tested = [r for m in manifests if m.parent.name != "train" for r in shards.read_manifest(m.parent)["recordings"]]
+    parts = sorted((prepared / name).glob("windows/*"))
+    without = excluded({name: parts})
+    tested = [r for p in parts if p.name != "train" for r in shards.read_manifest(p)["recordings"]]
     by_hash = Excluded({}, without.hashes)
     if name == "seed":  # its recordings are stretches of one file, which is left out as a whole
         with pytest.raises(UserError, match="1_1.cnt: a recording of seed"):
@@ -288,7 +303,7 @@ def test_a_corpus_leaves_out_the_files_of_test_and_validation(trees, prepared, t
 
 
 def test_subjects_of_one_cohort_are_left_out_of_a_corpus(trees, prepared, tmp_path):
-    without = excluded({"tusl": (prepared / "tusl").rglob("manifest.json"), "seed": prepared.glob("seed/*/*/*.json")})
+    without = excluded({"tusl": prepared.glob("tusl/*/*"), "seed": prepared.glob("seed/*/*")})
     by_subject = Excluded(without.subjects, {})
     found = build.build([trees["tusl"]], tmp_path / "out", Preprocessing(), "c", by_subject)
     sides = {s: shards.read_manifest(prepared / "tusl" / "windows" / s)["recordings"] for s in ("train", "test")}
@@ -296,23 +311,80 @@ def test_subjects_of_one_cohort_are_left_out_of_a_corpus(trees, prepared, tmp_pa
     assert {reasons[r["subject"]] for r in sides["train"]} == {None}
     assert all(reasons[r["subject"]] == f"subject {r['subject']} is in tusl" for r in sides["test"])
     # A number tells a subject of SEED, and nobody else.
-    assert without.reason("seed", "1", None) == "subject 1 is in seed" and without.reason("Rest", "1", None) is None
+    assert without.reason("seed", "1") == "subject 1 is in seed" and without.reason("Rest", "1") is None
 
 
 def test_a_training_part_keeps_apart_from_another_set(trees, prepared, tmp_path):
-    """Sets of one cohort share their subjects; only the training part makes room."""
-    sides = {s: shards.read_manifest(prepared / "tusl/windows" / s)["recordings"] for s in ("train", "test")}
-    (first, second, third), tested = sides["train"][:3], sides["test"][0]
-    subjects = {("tuh", first["subject"]): "tuab", ("tuh", tested["subject"]): "tuab", ("x", second["subject"]): "x"}
-    without = Excluded(subjects, {third["hash"]: "tuev"})
+    """Sets of one cohort share their subjects; the parts that may be learnt from make room."""
+    sides = {s: shards.read_manifest(prepared / "tusl/windows" / s)["recordings"] for s in SPLITS}
+    (first, second, third), tested, chosen = sides["train"][:3], sides["test"][0], sides["validation"][0]
+    subjects = {("tuh", r["subject"]): "tuab" for r in (first, tested, chosen)} | {("x", second["subject"]): "x"}
+    without = Excluded(subjects, {third["hash"]: "tuev"}, ("tuab", "tuev"))
     prepare.prepare_task(load_task("tusl"), trees["tusl"], tmp_path / "apart", without=without)
     reasons = {}
     for split in sides:
         apart = shards.read_manifest(tmp_path / "apart" / "windows" / split)
-        assert apart["cohort"] == "tuh"
+        assert (apart["cohort"], apart["kept_apart_from"]) == ("tuh", ["tuab", "tuev"])
         reasons |= {r["name"]: r["reason"] for r in apart["recordings"] if r["outcome"] == "excluded"}
-    want = {first["name"]: f"subject {first['subject']} is in tuab", third["name"]: "a recording of tuev"}
-    assert reasons == want
+    want = {r["name"]: f"subject {r['subject']} is in tuab" for r in (first, chosen)}
+    assert reasons == want | {third["name"]: "a recording of tuev"}
+
+
+def test_a_stretch_of_a_file_is_known_by_the_file(trees, tmp_path):
+    """A trial is told by a span of its file; the same file tested on by another set is no dead end."""
+    file = next(trees["workload"].rglob("*_1.edf"))
+    raw = read_raw(file)
+    windows = [Window(5.0, 4.0, "low"), Window(9.0, 4.0, "low")]
+
+    def task(name, *recordings, whole=None):
+        made = [
+            Recording(name, subject, split, lambda: Opened(raw, windows, whole), span)
+            for name, subject, split, span in recordings
+        ]
+        return dataclasses.replace(load_task("workload"), name=name, cohort="", recordings=lambda path: made)
+
+    def hashes(folder):
+        found = [r for s in SPLITS for r in shards.read_manifest(folder / "windows" / s)["recordings"]]
+        return [(r["hash"], r["whole_hash"]) for r in found]
+
+    trial = task("trials", ("trial", "s", "train", (5.0, 13.0)))
+    prepare.prepare_task(trial, file, tmp_path / "trials")
+    [(own, whole)] = hashes(tmp_path / "trials")
+    assert (own, whole) == (recording_hash(raw, 2500, 6500), recording_hash(raw)) and own != whole
+    prepare.prepare_task(task("whole", ("all", "s", "test", None)), file, tmp_path / "whole")
+    parts = [open_shards(tmp_path / name) for name in ("trials/windows/train", "whole/windows/test")]
+    with pytest.raises(UserError, match="remove that folder, and prepare it again with --exclude"):
+        guard.check_disjoint(parts[:1], parts[1:])
+    without = excluded({"whole": (tmp_path / "whole").glob("windows/*")})
+    with pytest.raises(UserError, match="no labelled window in any of its 1 recordings"):
+        prepare.prepare_task(trial, file, tmp_path / "again", without=without)
+    # Files in memory have no name to be told apart by.
+    copies = [mne.io.RawArray(raw.get_data() * k, raw.info, verbose="error") for k in (1, 2)]
+    made = [
+        Recording(str(k), str(k), "train", functools.partial(Opened, raw, windows[1:], copy), (5.0 + k, 13.0))
+        for k, copy in enumerate(copies)
+    ]
+    prepare.prepare_task(dataclasses.replace(trial, recordings=lambda path: made), file, tmp_path / "memory")
+    assert {found for _, found in hashes(tmp_path / "memory")} == {recording_hash(copy) for copy in copies}
+
+
+def test_recordings_of_mixed_rates_are_known_again(tmp_path):
+    """MNE resamples slower channels stretch by stretch: the hash must not depend on who reads."""
+    x, kinds = 20 * np.random.default_rng(0).standard_normal((2, 250 * 600)), {"physical_dimension": "uV"}
+    signals = [
+        edfio.EdfSignal(x[0], 250, label="Fp1", **kinds),
+        edfio.EdfSignal(x[1, ::2].copy(), 125, label="Cz", **kinds),
+    ]
+    file = tmp_path / "x.edf"
+    edfio.Edf(signals).write(file)
+    raw, windows = read_raw(file), [Window(0.0, 4.0, "low")]
+    made = [Recording("x", "s", "test", lambda: Opened(raw, windows))]
+    task = dataclasses.replace(load_task("workload"), rates=(), recordings=lambda path: made)
+    prepare.prepare_task(task, file, tmp_path / "task")
+    found = build.build([file], tmp_path / "eeg", Preprocessing(mains=50.0), "c")["recordings"]
+    [tested] = shards.read_manifest(tmp_path / "task/windows/test")["recordings"]
+    assert tested["hash"] == found[0]["hash"]
+    assert not np.array_equal(raw.get_data(["Cz"], 0, 64000)[:, :60000], raw.get_data(["Cz"], 0, 60000))
 
 
 @pytest.mark.parametrize(
@@ -356,6 +428,7 @@ def test_bytes_that_turn_out_damaged_while_they_are_read_are_named(trees, tmp_pa
 @pytest.mark.parametrize(
     ("window", "seconds", "message"),
     [
+        (Window(0.0, float("nan"), "low"), 60, "Subject00_1: a window of nan s at 0 s; workload asks about 4 s"),
         (Window(0.0, 1.5, "low"), 60, "Subject00_1: a window of 1.5 s at 0 s; workload asks about 4 s"),
         (Window(0.0, 4.0, "low"), 3.9955, "Subject00_1: too short for its window of 4 s"),
     ],
@@ -379,6 +452,25 @@ def test_a_folder_split_otherwise_is_not_taken_for_what_is_asked(trees, tmp_path
     for other in ("--split=subject", "--seed=1"):
         with pytest.raises(UserError, match="prepared with --split official --seed 0; remove the folder"):
             run(other)
+
+
+def test_a_folder_not_kept_apart_is_not_taken_for_what_is_asked(trees, prepared, tmp_path, monkeypatch, capsys):
+    def run(kind, *arguments, apart=()):
+        monkeypatch.setattr(sys, "argv", ["prepare", *kind, *map(str, arguments), *apart])
+        prepare.main()
+        return capsys.readouterr().out
+
+    task = ["task", "workload"], trees["workload"], "--out", tmp_path / "a" / "task"
+    corpus = ["eeg"], next(trees["hmc"].rglob("*.edf")), "--out", tmp_path / "b" / "eeg"
+    exclude = ["--exclude", f"tuab={prepared / 'tuab'}"]
+    for arguments in (task, corpus):
+        run(*arguments)
+        with pytest.raises(UserError, match="prepared without --exclude tuab; remove the folder"):
+            run(*arguments, apart=exclude)
+        shutil.rmtree(arguments[-1])
+        run(*arguments, apart=exclude)
+        assert "already prepared" in run(*arguments, apart=exclude)
+        assert "already prepared" in run(*arguments)
 
 
 def test_a_set_without_a_window_is_refused(trees, tmp_path):

@@ -89,6 +89,18 @@ def test_other_faults_are_named():
         ({"seconds": 0}, "seconds: want whole seconds"),
         ({"baseline": 9.0}, "baseline: want seconds from 0 to 2"),
         ({"figures": ("accuracy",)}, "figures: want some of balanced_accuracy"),
+        ({"name": 5}, "name: want a text"),
+        ({"seconds": "2"}, "seconds: want whole seconds"),
+        ({"seconds": True}, "seconds: want whole seconds"),
+        ({"answers": ("Yes", "No")}, "answers: want label -> answer"),
+        ({"answers": {"a": "Yes", "b": 2}}, "answers: want a text for each label"),
+        ({"channels": "Cz"}, "channels: want a tuple of electrodes' names"),
+        ({"rates": ("250",)}, "rates: want a tuple of numbers"),
+        ({"rates": 250.0}, "rates: want a tuple of numbers"),
+        ({"recordings": "folder"}, "recordings: want a function of a path"),
+        ({"official": "yes"}, "official: want a function of recordings, or None"),
+        ({"baseline": None}, "baseline: want seconds"),
+        ({"question": None}, "question: want a text"),
     ],
 )
 def test_a_task_that_makes_no_sense_is_refused(fields, message):

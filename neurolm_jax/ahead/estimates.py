@@ -8,7 +8,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from neurolm_jax.ahead import arithmetic, programs
 from neurolm_jax.ahead.chips import Chip
-from neurolm_jax.errors import UserError
 from neurolm_jax.training import mesh as meshes
 from neurolm_jax.training.state import abstract_state, make_train_step
 
@@ -72,11 +71,9 @@ def estimate(stage, chip: Chip, devices: list) -> dict:
 
 def abstract_batch(stage, mesh):
     """Shapes of a global batch, split over the mesh, from the stage's empty rows."""
-    placed, parts = NamedSharding(mesh, meshes.BATCH), meshes.batch_parts(mesh) * stage.config.accumulation
-    batch = {}
-    for name, (row, size) in stage.empty_rows().items():
-        if size % parts:
-            raise UserError(f"{name}: a batch of {size} rows does not split into {parts} parts")
+    placed, rows, batch = NamedSharding(mesh, meshes.BATCH), stage.empty_rows(), {}
+    meshes.check_batches(mesh, {name: size for name, (_, size) in rows.items()}, stage.config.accumulation)
+    for name, (row, size) in rows.items():
         shape = lambda x, size=size: jax.ShapeDtypeStruct((size, *np.shape(x)), np.asarray(x).dtype, sharding=placed)  # noqa: E731
         batch[name] = jax.tree.map(shape, row)
     return batch

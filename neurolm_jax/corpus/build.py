@@ -56,6 +56,7 @@ def build(
         "source": corpus,
         "split": "train",
         "preprocessing": described,
+        "kept_apart_from": list(without.sets),
         "hours": sum(outcome["hours"] for outcome in outcomes),
         "seconds": time.perf_counter() - begin,
         "recordings": outcomes,
@@ -71,7 +72,7 @@ def build(
 
 
 def _without_subject(source, without):
-    return dataclasses.replace(source, excluded=without.reason(source.cohort, source.subject, None))
+    return dataclasses.replace(source, excluded=without.reason(source.cohort, source.subject))
 
 
 def _begin(work, described):

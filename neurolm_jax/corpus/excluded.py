@@ -10,25 +10,25 @@ from neurolm_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Excluded:
-    """subjects: cohort and subject -> set; hashes: of samples -> set."""
+    """subjects: cohort and subject -> set; hashes: of samples -> set; sets: the names of all of them."""
 
     subjects: Mapping[tuple[str, str], str]
     hashes: Mapping[str, str]
+    sets: tuple[str, ...] = ()
 
-    def reason(self, cohort: str | None, subject: str | None, digest: str | None) -> str | None:
-        """Why a recording is left out; None if it is not. What is not known (yet) is None or ""."""
+    def reason(self, cohort: str | None, subject: str | None, *digests: str | None) -> str | None:
+        """Why a recording is left out, by its subject, its samples or those of the file it is a stretch of; None if it
+        is not. What is not known (yet) is None or ""."""
         if subject and (cohort, subject) in self.subjects:
             return f"subject {subject} is in {self.subjects[cohort, subject]}"
-        if digest and digest in self.hashes:
-            return f"a recording of {self.hashes[digest]}"
-        return None
+        return next((f"a recording of {self.hashes[digest]}" for digest in digests if digest in self.hashes), None)
 
 
 NOTHING = Excluded({}, {})
 
 
-def excluded(manifests: Mapping[str, Iterable[pathlib.Path]]) -> Excluded:
-    """Subjects and recordings of the test and validation parts of each set, named by the manifests of its folders.
+def excluded(sets: Mapping[str, Iterable[str | pathlib.Path]]) -> Excluded:
+    """Subjects and recordings of the test and validation parts of each set, given all its folders of shards.
 
     Of a set whose recordings are stretches of files, the files are left out whole.
 
@@ -36,16 +36,16 @@ def excluded(manifests: Mapping[str, Iterable[pathlib.Path]]) -> Excluded:
       UserError: a manifest that does not tell.
     """
     subjects, hashes = {}, {}
-    for name, files in manifests.items():
-        for file in files:
-            manifest = shards.read_manifest(file.parent)
+    for name, folders in sets.items():
+        for folder in folders:
+            manifest = shards.read_manifest(folder)
             if manifest.get("split") not in ("test", "validation"):
                 continue
             if not {"recordings", "cohort"} <= manifest.keys():
-                raise UserError(f"{file}: not of this version's 'prepare task'; prepare that set again")
+                raise UserError(f"{folder}: not of this version's 'prepare task'; prepare that set again")
             for recording in manifest["recordings"]:
                 for digest in filter(None, (recording.get("hash"), recording.get("whole_hash"))):
                     hashes.setdefault(digest, name)
                 if recording.get("subject"):
                     subjects.setdefault((manifest["cohort"], recording["subject"]), name)
-    return Excluded(subjects, hashes)
+    return Excluded(subjects, hashes, tuple(sorted(sets)))

@@ -12,7 +12,7 @@ from neurolm_jax.corpus.parts import entry
 from neurolm_jax.corpus.recording import PIECE
 from neurolm_jax.data import shards
 from neurolm_jax.eeg.identity import recording_hash
-from neurolm_jax.eeg.preprocessing import RATE, Signal, choose_channels, known_channels, preprocess
+from neurolm_jax.eeg.preprocessing import RATE, Signal, known_channels, preprocess
 from neurolm_jax.eeg.records import Record, encode
 from neurolm_jax.eeg.tasks import Recording, Task
 from neurolm_jax.eeg.tasks.base import SPLITS, Window
@@ -36,7 +36,8 @@ def write_task(
     Args:
       way, seed: of the split, see ``splits.assign``; both are in the manifests.
       skip_faulty: leave a recording out, with its reason in the manifest, where otherwise its fault ends the work.
-      without: what must not be learnt from, since another set tests on it: such training recordings are left out.
+      without: what must not be learnt from, since another set tests on it: such recordings of the training and
+        validation parts are left out.
 
     Raises:
       UserError: naming the file that is missing or wrong; a split that is not possible; no window at all.
@@ -54,7 +55,7 @@ def write_task(
             split = split_of[recording.name]
             side = folders[split]
             try:
-                _write_recording(task, recording, digests, without if split == "train" else NOTHING, side)
+                _write_recording(task, recording, digests, NOTHING if split == "test" else without, side)
             except UserError as error:
                 if not skip_faulty:
                     raise UserError(f"{error} (--skip-faulty leaves such a recording out)") from error
@@ -68,6 +69,7 @@ def write_task(
                     "cohort": task.cohort or task.name,
                     "split": split,
                     "split_by": {"way": way, "seed": seed},
+                    "kept_apart_from": list(without.sets),
                     "preprocessing": dataclasses.asdict(task.preprocessing) | {"rate": RATE, "unit": "microvolt"},
                     "seconds": time.perf_counter() - begin,
                 }
@@ -133,15 +135,14 @@ def _write_recording(task, recording, digests, without, side):
     if not windows:
         raise UserError(f"{recording.name}: too short, {end - begin:.1f} s; a window of {task.name} has {task.seconds}")
     with foreign_bytes(recording.name):
-        known = choose_channels(raw)[0]
-        used = [name for name in raw.ch_names if name in channels or name in known]
-        raw = raw.copy().pick(used, verbose="error").load_data(verbose="error") if used else raw
         digest = recording_hash(raw, round(begin * rate), round(end * rate))
-        read = {"hash": digest, "whole_hash": digests.of_whole(whole), "rate": rate, "channels": list(channels)}
+        held = digests.of_whole(whole or (raw if recording.span else None))
+        read = {"hash": digest, "whole_hash": held, "rate": rate, "channels": list(channels)}
+        raw = raw.copy().pick(list(channels), verbose="error").load_data(verbose="error") if channels else raw
     if digest and digest in digests.seen:
         side.outcome(recording, reason=f"a copy of {digests.seen[digest]}", **read)
         return
-    if reason := without.reason(task.cohort or task.name, recording.subject, digest):
+    if reason := without.reason(task.cohort or task.name, recording.subject, digest, held):
         side.outcome(recording, "excluded", reason, **read)
         return
     signal = preprocess(raw, task.preprocessing, recording.name, task.channels)
@@ -160,13 +161,13 @@ def _check_window(task, recording, window, begin, end):
     if window.label not in task.answers:
         known = ", ".join(task.answers)
         raise UserError(f"{recording.name}: label {window.label!r} at {window.onset:g} s is none of {known}")
-    if round(window.duration * RATE) < task.seconds * RATE:
+    if not window.duration * RATE >= task.seconds * RATE - 0.5:
         raise UserError(
             f"{recording.name}: a window of {window.duration:g} s at {window.onset:g} s; {task.name} asks about"
             f" {task.seconds} s"
         )
     tolerance = 1 / RATE
-    if window.onset < begin - tolerance or window.onset + window.duration > end + tolerance:
+    if not begin - tolerance <= window.onset <= window.onset + window.duration <= end + tolerance:  # nor NaN
         raise UserError(
             f"{recording.name}: its labels want seconds {window.onset:g} to {window.onset + window.duration:g},"
             f" it has {begin:g} to {end:g}"

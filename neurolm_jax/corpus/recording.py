@@ -9,7 +9,7 @@ from neurolm_jax.corpus.sources import Source
 from neurolm_jax.eeg import quality
 from neurolm_jax.eeg.electrodes import parse_channel
 from neurolm_jax.eeg.filtering import Filter
-from neurolm_jax.eeg.identity import STRETCH, ContentHash, middle
+from neurolm_jax.eeg.identity import STRETCH, middle, recording_hash
 from neurolm_jax.eeg.mains import detect_mains
 from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, choose_channels
 from neurolm_jax.eeg.records import Record
@@ -92,8 +92,8 @@ def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: 
 
     whole = Filter(rate, length, settings.low, settings.high, mains)
     seconds = whole.clock.length // RATE
-    digest, counts, kept = ContentHash(len(picks)), dict.fromkeys(quality.KINDS, 0), 0
-    for begin, y, bad in _stretches(raw, picks, whole, digest):
+    counts, kept = dict.fromkeys(quality.KINDS, 0), 0
+    for begin, y, bad in _stretches(raw, picks, whole):
         for kind, flags in bad.items():
             counts[kind] += int(flags.sum())
         for channels, start, end in _good(np.any(list(bad.values()), axis=0)):
@@ -109,7 +109,7 @@ def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: 
                     reference=source.reference,
                     start=float(begin + first),
                 )
-    outcome.hash = digest.hexdigest()
+    outcome.hash = recording_hash(raw)
     outcome.hours, outcome.dropped_seconds = kept / 3600, seconds - kept
     outcome.bad_channel_seconds = {kind: count for kind, count in counts.items() if count}
     if not kept:
@@ -117,7 +117,7 @@ def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: 
         raise Unusable(f"no {SHORTEST} seconds in a row are fit for use ({found or 'too short'})")
 
 
-def _stretches(raw, picks, whole, digest):
+def _stretches(raw, picks, whole):
     """For each stretch: its first second, filtered samples [C, S * 200], and which seconds are bad [C, S] by kind."""
     rate, length, seconds = float(raw.info["sfreq"]), int(raw.n_times), whole.clock.length // RATE
     lowest = highest = np.full(len(picks), np.nan)
@@ -126,7 +126,6 @@ def _stretches(raw, picks, whole, digest):
         first, last = whole.span(begin * RATE, stop * RATE)
         x = _samples(raw, picks, first, last)
         inside = x[:, round(begin * rate) - first : (length if stop == seconds else round(stop * rate)) - first]
-        digest.update(inside)
         finite = np.where(np.isfinite(inside), inside, np.nan)
         lowest, highest = np.fmin(lowest, np.fmin.reduce(finite, 1)), np.fmax(highest, np.fmax.reduce(finite, 1))
         bad = quality.bad_seconds(inside, rate, stop - begin, lowest, highest)

@@ -104,13 +104,14 @@ def _bids_root(folder):
 
 @functools.lru_cache(maxsize=64)
 def _bids_name(root):
-    """The data set's name, as its description has it."""
-    return _json_object(root / "dataset_description.json").get("Name")
+    """The data set's name, as its description has it; None if it has none."""
+    name = _json_object(root / "dataset_description.json").get("Name")
+    return name if isinstance(name, str) else None
 
 
 def _json_object(file):
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
+        return dict(json.loads(file.read_text(encoding="utf-8-sig")))
     except (ValueError, TypeError) as error:
         raise UserError(f"{file}: not a JSON object ({error}); mend the sidecar") from error
 

@@ -14,8 +14,10 @@ def check_disjoint(training: Iterable[Shards], tests: Iterable[Shards]) -> None:
       UserError: a training folder is itself a test part, or shares a recording with one.
     """
     found = [(test, recording) for test in tests for recording in _used(test)]
-    tested = {recording["hash"]: (test, recording) for test, recording in found}
-    holding = {recording["whole_hash"]: (test, recording) for test, recording in found if recording.get("whole_hash")}
+    tested, holding = (
+        {recording[key]: (test, recording) for test, recording in found if recording.get(key)}
+        for key in ("hash", "whole_hash")
+    )
     for shards in training:
         if shards.manifest.get("split") == "test":
             raise UserError(f"{shards.path} is a test part; training does not read it")
@@ -26,7 +28,7 @@ def check_disjoint(training: Iterable[Shards], tests: Iterable[Shards]) -> None:
                 test, other = twin
                 raise UserError(
                     f"{shards.path}: recording {recording['name']} is, or shares samples with, {other['name']} of the"
-                    f" test part {test.path}; prepare that folder again with --exclude"
+                    f" test part {test.path}; remove that folder, and prepare it again with --exclude"
                 )
 
 

@@ -58,6 +58,19 @@ def upload(folder: pathlib.Path, url: str) -> None:
             files.put_file(str(path), f"{url.rstrip('/')}/{path.relative_to(folder).as_posix()}")
 
 
+def read_text(url: str) -> str:
+    """A small file.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    files = _open(url)
+    try:
+        return files.read_text(url)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{url}: cannot be read ({error})") from error
+
+
 def find(url: str, pattern: str) -> list[str]:
     """Addresses below ``url`` that match a glob pattern."""
     files = _open(url)

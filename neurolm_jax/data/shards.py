@@ -114,11 +114,16 @@ def write_manifest(folder: pathlib.Path, fields: dict, shards: list[dict], index
 
 
 def read_manifest(path: str | pathlib.Path) -> dict:
-    file = pathlib.Path(path) / "manifest.json"
-    if not file.is_file():
+    """The manifest of a folder, or of one at an address.
+
+    Raises:
+      UserError: there is none, or it is none.
+    """
+    file = f"{path}/manifest.json" if remote.is_url(path) else pathlib.Path(path) / "manifest.json"
+    if isinstance(file, pathlib.Path) and not file.is_file():
         raise UserError(f"{file}: no such manifest; write the folder with 'python -m neurolm_jax.prepare'")
     try:
-        manifest = json.loads(file.read_text())
+        manifest = json.loads(file.read_text() if isinstance(file, pathlib.Path) else remote.read_text(file))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not valid JSON ({error}); prepare the folder again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:

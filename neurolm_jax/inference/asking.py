@@ -14,7 +14,7 @@ from neurolm_jax.eeg.mains import detect_mains
 from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, check_rate, choose_channels, known_channels, preprocess
 from neurolm_jax.eeg.records import Record
 from neurolm_jax.eeg.tasks import load_task, prompts
-from neurolm_jax.eeg.tasks.readers import duration_of
+from neurolm_jax.eeg.tasks.readers import duration_of, foreign_bytes
 from neurolm_jax.errors import UserError
 from neurolm_jax.inference import findings
 from neurolm_jax.inference.generation import generate
@@ -105,7 +105,7 @@ class Answerer:
     def __init__(self, workdir: str | pathlib.Path):
         self._model: Trained = load_trained(workdir)
         self._tasks = [load_task(name) for name in self._model.stage.config.data.tasks]
-        self._temperatures, self._notes = _temperatures(pathlib.Path(workdir), self._model.step)
+        self._temperatures, self._notes = _temperatures(pathlib.Path(workdir), self._model.written)
 
     @property
     def questions(self) -> dict[str, str]:
@@ -237,22 +237,24 @@ def _choose(raw, wanted, name):
 def _prepare(raw, channels, settings, mains, name):
     """The signal of some channels as training prepares it, and the mains that were notched."""
     rate = float(raw.info["sfreq"])
-    sample = raw.get_data(channels, *middle(raw), verbose="error") * 1e6
+    with foreign_bytes(name):
+        sample = raw.get_data(channels, *middle(raw), verbose="error") * 1e6
     if fault := quality.unit_fault(quality.deviations(sample, rate)):
         raise UserError(f"{name}: {fault}")
     if settings.mains or settings.low or settings.high:
         detected = detect_mains(quality.fill_gaps(sample), rate)
         mains = mains or raw.info.get("line_freq") or detected or settings.mains
     settings = dataclasses.replace(settings, mains=mains and float(mains))
-    return preprocess(raw.copy().pick(channels, verbose="error"), settings, name), settings.mains
+    with foreign_bytes(name):
+        return preprocess(raw.copy().pick(channels, verbose="error"), settings, name), settings.mains
 
 
-def _temperatures(workdir, step):
+def _temperatures(workdir, written):
     """By task, as ``evaluate`` fitted them on validation to this checkpoint; and what to say about them."""
     file = workdir / "evaluation.json"
     if not file.is_file():
         return {}, ()
     found = findings.read(file)
-    if found["step"] != step:
-        return {}, (f"probabilities are not calibrated: {file} is of step {found['step']}, the checkpoint of {step}",)
+    if found.get("checkpoint") != written:
+        return {}, (f"probabilities are not calibrated: {file} is of another checkpoint; run evaluate again",)
     return {n: task["calibration"]["temperature"] for n, task in found["tasks"].items() if task.get("calibration")}, ()

@@ -3,7 +3,7 @@
 import functools
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -28,6 +28,7 @@ from neurolm_jax.inference.model import load_trained
 from neurolm_jax.inference.scoring import answer_probabilities, question_size
 from neurolm_jax.inference.windows import read_windows
 from neurolm_jax.stages import corpora
+from neurolm_jax.training import processes
 
 CALIBRATION = 5000  # validation windows that a temperature is fitted to
 
@@ -43,11 +44,17 @@ class Options(NamedTuple):
 
 
 def evaluate(
-    workdir: str | pathlib.Path, data: str | None = None, names: Sequence[str] | None = None, options=Options()
+    workdir: str | pathlib.Path,
+    data: str | None = None,
+    names: Sequence[str] | None = None,
+    options=Options(),
+    keep: Callable[[dict], None] = lambda found: None,
 ) -> dict:
-    """Figures of every task: ``{"tasks": {name: {...}}, "codebook": {...}, "seconds", "seed", "split", "step"}``.
+    """Figures of every task: ``{"tasks": {name: {...}}, "codebook": {...}, "seconds", "seed", "split", "step",
+    "checkpoint"}``.
 
-    Every process goes over its own share of the windows; the baselines are fitted by the first alone.
+    Every process goes over its own share of the windows; the baselines are fitted by the first alone, while the others
+    wait. ``keep`` is called there with what is found, before the baselines and again with them.
 
     Raises:
       UserError: a part without windows; figures of windows that were learnt from, or chosen on, are asked for.
@@ -72,28 +79,35 @@ def evaluate(
         for name, windows in bar:
             bar.set_postfix_str(name)
             found[name], fits[name] = _evaluate_task(model, windows, options, among, opened)
-        # After all that processes do together: nobody waits for the regressions.
-        for name, fit in fits.items():
-            if fit and not jax.process_index():
-                bar.set_postfix_str(f"{name}, baselines")
-                found[name]["baselines"] = fit() | found[name].get("baselines", {})
-    # A converted NeuroLM checkpoint may come without its tokenizer's codebook.
-    has_codebook = bool(model.weights.extra["state"].codebook.initialised)
-    return {
-        "tasks": found,
-        "codebook": codebook_use(found) if has_codebook else None,
-        "split": options.split,
-        "seed": config.seed,
-        "step": model.step,
-        "seconds": time.perf_counter() - begin,
-    }
+        # A converted NeuroLM checkpoint may come without its tokenizer's codebook.
+        has_codebook = bool(model.weights.extra["state"].codebook.initialised)
+        everything = {
+            "tasks": found,
+            "codebook": codebook_use(found) if has_codebook else None,
+            "split": options.split,
+            "seed": config.seed,
+            "step": model.step,
+            "checkpoint": model.written,
+            "seconds": time.perf_counter() - begin,
+        }
+        if not jax.process_index():
+            keep(everything)
+            for name, fit in fits.items():
+                if fit:
+                    bar.set_postfix_str(f"{name}, baselines")
+                    found[name]["baselines"] = fit() | found[name].get("baselines", {})
+            everything["seconds"] = time.perf_counter() - begin
+            keep(everything)
+    processes.meet("evaluated")
+    return everything
 
 
 def _refuse(workdir, config, options):
-    if options.split == "validation" and "validation" in config.data.splits:
+    if options.split in config.data.splits:
+        others = " and ".join(split for split in ("test", "validation") if split not in config.data.splits) or "no part"
         raise UserError(
-            f"--split validation: {workdir} has learnt from it (its config.data.splits); only --split test says"
-            " anything about this model"
+            f"--split {options.split}: {workdir} has learnt from it (its config.data.splits); {others} would say how"
+            " good this model is"
         )
     if options.split == "validation" and options.finetune:
         raise UserError("--finetune chooses its epoch on the validation part; only --split test says how good it is")

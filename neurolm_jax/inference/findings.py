@@ -27,7 +27,7 @@ def read(file: pathlib.Path) -> dict:
 def merge(old: dict, new: dict) -> dict:
     """``new``, and what ``old`` has beside it of the same checkpoint and part: other tasks, and other figures of the
     same windows."""
-    if (old["step"], old["split"]) != (new["step"], new["split"]):
+    if any(old.get(key) != new[key] for key in ("checkpoint", "split")):
         return new
     tasks = dict(old["tasks"])
     for name, task in new["tasks"].items():

@@ -14,7 +14,7 @@ from neurolm_jax.data import streams
 from neurolm_jax.errors import UserError
 from neurolm_jax.stages.instruct import InstructStage
 from neurolm_jax.stages.restore import restore_stage
-from neurolm_jax.training.checkpoint import newest_step
+from neurolm_jax.training.checkpoint import newest_step, written_at
 from neurolm_jax.training.mesh import batch_parts, make_mesh, put_batch
 
 TOKENS = 16_384  # in each part of a batch
@@ -22,12 +22,13 @@ THREADS = 4
 
 
 class Trained(NamedTuple):
-    """An instruct stage with its weights after so many steps, placed on a mesh."""
+    """An instruct stage with its weights after so many steps, placed on a mesh; ``written`` is when they were."""
 
     stage: InstructStage
     weights: Any
     mesh: Mesh
     step: int = 0
+    written: str = ""
 
 
 def load_trained(workdir: str | pathlib.Path) -> Trained:
@@ -40,7 +41,7 @@ def load_trained(workdir: str | pathlib.Path) -> Trained:
     stage, weights = restore_stage(workdir, mesh)
     if stage.config.stage != "instruct":
         raise UserError(f"{workdir}: a checkpoint of stage {stage.config.stage}; only instruct answers questions")
-    return Trained(stage, weights, mesh, newest_step(workdir))
+    return Trained(stage, weights, mesh, newest_step(workdir), written_at(workdir))
 
 
 def over_rows(function: Callable, model: Trained, rows, length: int) -> Iterator[Any]:

@@ -144,7 +144,7 @@ def _chunk(vocabulary, classes, hidden, targets):
     here = ((place >= 0) & (place < len(classes)))[:, None]
     place = jnp.clip(place, 0, len(classes) - 1)
     chosen = jnp.take_along_axis(logits, place[:, None], axis=1)
-    chosen = sum_over(jnp.where(here, chosen, 0), vocabulary) if vocabulary else chosen
+    chosen = sum_over(jnp.where(here, chosen, 0), vocabulary)
     valid = (targets != NO_TARGET)[:, None]
     loss = jnp.where(valid, jnp.log(total) + highest - chosen, 0).sum()
     correct = (valid & (chosen >= highest)).sum().astype(jnp.float32)

@@ -85,6 +85,12 @@ def newest_step(workdir: str | pathlib.Path) -> int:
     return max(ocp.utils.checkpoint_steps(folder(workdir)))
 
 
+def written_at(workdir: str | pathlib.Path) -> str:
+    """When the newest checkpoint was finished, in nanoseconds: no other one of any training has the same."""
+    with manager(workdir) as checkpoints:
+        return str(checkpoints.metadata(newest_step(workdir)).commit_timestamp_nsecs)
+
+
 def read_config(workdir: str | pathlib.Path) -> ConfigDict:
     """The config that the newest checkpoint was trained with."""
     step = newest_step(workdir)

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
@@ -62,3 +62,11 @@ def put_batch(mesh: Mesh, batch):
 def batch_parts(mesh: Mesh) -> int:
     """Into how many parts a batch is split."""
     return math.prod(mesh.shape[axis] for axis in RULES["batch"])
+
+
+def check_batches(mesh: Mesh, sizes: Mapping[str, int], accumulation: int) -> None:
+    """Raises UserError where a global batch, given by its name and rows, does not split evenly."""
+    parts = batch_parts(mesh) * accumulation
+    for name, size in sizes.items():
+        if size % parts:
+            raise UserError(f"{name}: a batch of {size} rows does not split into {parts} parts")

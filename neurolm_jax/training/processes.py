@@ -10,6 +10,7 @@ from neurolm_jax.errors import JobError, UserError
 
 COORDINATOR, COUNT, NUMBER = VARIABLES = ("NEUROLM_COORDINATOR", "NEUROLM_PROCESSES", "NEUROLM_PROCESS")
 WAIT = 45.0  # seconds for all to arrive
+LONG = 24 * 3600.0  # seconds that processes wait for one that works alone
 LOST = 45  # seconds without a sign of life, after which a process is given up and the others end
 
 
@@ -43,6 +44,19 @@ def join(environment: Mapping[str, str] = os.environ, wait: float = WAIT) -> Non
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     seconds = {"initialization_timeout": round(wait), "heartbeat_timeout_seconds": LOST}
     jax.distributed.initialize(address, count, number, **seconds)
+
+
+def meet(name: str, wait: float = LONG) -> None:
+    """Wait for all processes of the job to come to the same place, each of which has a name of its own.
+
+    They talk through their coordinator alone: no device waits, and one that has died is noticed as ever.
+    """
+    import jax
+
+    if jax.process_count() > 1:
+        from orbax.checkpoint import multihost
+
+        multihost.sync_global_processes(name, timeout=round(wait), processes=set(range(jax.process_count())))
 
 
 def _read(environment):

@@ -30,7 +30,10 @@ def _from_file(file):
         raise UserError(f"{file}: no such file")
     spec = importlib.util.spec_from_file_location(file.stem, file)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, ImportError, NameError, AttributeError, TypeError) as error:
+        raise UserError(f"{file}: {type(error).__name__}: {error}") from error
     if not isinstance(getattr(module, "TASK", None), Task):
         raise UserError(f"{file}: defines no TASK; see docs/tasks.md")
     return module.TASK

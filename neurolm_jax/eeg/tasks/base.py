@@ -93,14 +93,22 @@ class Task:
     cohort: str = ""
 
     def __post_init__(self):
+        for field, (kind, wanted) in _KINDS.items():
+            value = getattr(self, field)
+            if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+                raise UserError(f"task {self.name}: {field}: want {wanted}, not {value!r}")
+        for field, kind in {"channels": str, "rates": (int, float), "wordings": str, "figures": str}.items():
+            if not all(isinstance(value, kind) for value in getattr(self, field)):
+                raise UserError(f"task {self.name}: {field}: want {_KINDS[field][1]}, not {getattr(self, field)!r}")
+        if not all(isinstance(value, str) for pair in self.answers.items() for value in pair):
+            raise UserError(f"task {self.name}: answers: want a text for each label, not {self.answers!r}")
         words, told_apart = list(self.answers.values()), {word.casefold() for word in self.answers.values()}
-        seconds = isinstance(self.seconds, int) and self.seconds >= 1
         faults = {
             "name: want a word of letters, digits, - and _": re.fullmatch(r"[\w-]+", self.name),
             "answers: want two labels or more, each with words of its own": 1 < len(words) == len(told_apart),
             "answers: want two to 26 options": not self.lettered or len(words) <= 26,
             f"positive: want one of {self.labels}, or None": self.positive in (None, *self.answers),
-            "seconds: want whole seconds, 1 or more": seconds,
+            "seconds: want whole seconds, 1 or more": self.seconds >= 1,
             f"baseline: want seconds from 0 to {self.seconds}": 0 <= self.baseline <= self.seconds,
             "validation: want a share from 0 to 1": 0 <= self.validation < 1,
             f"figures: want some of {', '.join(FIGURES)}": set(self.figures) <= set(FIGURES),
@@ -113,3 +121,27 @@ class Task:
     def labels(self) -> list[str]:
         """In the order of classes."""
         return list(self.answers)
+
+
+_SEVERAL = (tuple, list)
+# What a task's fields are, and how that is told.
+_KINDS = {
+    "name": (str, "a text"),
+    "question": (str, "a text"),
+    "answers": (Mapping, "label -> answer"),
+    "seconds": (int, "whole seconds"),
+    "preprocessing": (Preprocessing, "a Preprocessing"),
+    "recordings": (Callable, "a function of a path"),
+    "lettered": (bool, "True or False"),
+    "wordings": (_SEVERAL, "a tuple of texts"),
+    "channels": (_SEVERAL, "a tuple of electrodes' names"),
+    "rates": (_SEVERAL, "a tuple of numbers, in Hz"),
+    "validation": ((int, float), "a share from 0 to 1"),
+    "within_subjects": (bool, "True or False"),
+    "official": ((Callable, type(None)), "a function of recordings, or None"),
+    "figures": (_SEVERAL, "a tuple of names"),
+    "published": (Mapping, "model -> figures"),
+    "baseline": ((int, float), "seconds"),
+    "scored": (bool, "True or False"),
+    "cohort": (str, "a text"),
+}

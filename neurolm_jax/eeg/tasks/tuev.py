@@ -46,7 +46,7 @@ def _open(file):
         try:
             first, last = float(fields[1]), float(fields[2])
             code = str(int(float(fields[3])))
-        except (IndexError, ValueError) as error:
+        except (IndexError, ValueError, OverflowError) as error:
             raise UserError(f"{labels}: line {number} is not 'channel,start,stop,label': {line!r}") from error
         if code not in LABELS:
             raise UserError(f"{labels}: line {number}: label {fields[3]} is none of 1 to 6")
