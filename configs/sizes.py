@@ -37,7 +37,7 @@ def language(size: str) -> ConfigDict:
             "approximate_gelu": False,
             "dropout": 0.0,
             "dtype": "float32" if small else "bfloat16",
-            "remat": not small,
+            "remat": "none" if small else "all",
         }
     )
 
@@ -53,7 +53,7 @@ def tokenizer(size: str) -> ConfigDict:
         "patch_norm": "row" if official else "patch",
         "causal": not official,
         "dtype": "float32" if small else "bfloat16",
-        "remat": not small,
+        "remat": "none" if small else "all",
     }
     rest = {"domain_width": 256, "decay": 0.99, "dead_below": 0.0 if official else 0.05}
     return ConfigDict({"encoder": encoder, **fields, **rest})

@@ -54,7 +54,10 @@ def show(found: dict, title: str) -> None:
         + ("fits" if found["fits"] else "DOES NOT FIT"),
         "operations a chip": f"{found['flops']['program'] / 1e12:.2f} T, {found['waste']:.2f} times the needed",
         "sent a chip": ", ".join(f"{kind} {size / 1e9:.2f}" for kind, size in sent.items()) + " GB",
-        "computing, network": f"{1e3 * seconds['compute']:.1f}, {1e3 * seconds['network']:.1f} ms",
+        "computing, memory, network": ", ".join(
+            f"{1e3 * seconds[part]:.1f}" for part in ("compute", "memory", "network")
+        )
+        + " ms",
         "step, utilisation": f"{1e3 * seconds['step']:.1f} ms at least, {found['utilisation']:.1%} at most",
         "tokens a second": f"{found['tokens_per_second']:,.0f} at most",
         "compiled in": f"{found['compile_seconds']:.0f} s",

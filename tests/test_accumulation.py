@@ -12,6 +12,7 @@ from small_data import config
 from neurolm_jax import stages, train
 from neurolm_jax.data.streams import Steps
 from neurolm_jax.models.attention import staircase
+from neurolm_jax.models.config import REMAT
 from neurolm_jax.models.transformer import Block, Stack, StackConfig
 from neurolm_jax.stages.restore import restore_weights
 from neurolm_jax.training import gradients
@@ -80,6 +81,6 @@ def test_scanned_layers_equal_single_ones_with_and_without_remat(scale_by_depth)
         return y
 
     want = jax.value_and_grad(lambda p: jnp.square(single(p)).sum())(params)
-    for remat in (False, True):
+    for remat in REMAT:
         got = jax.value_and_grad(lambda p: jnp.square(scanned(p, remat)).sum())(params)  # noqa: B023
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, want)

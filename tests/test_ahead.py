@@ -106,6 +106,39 @@ def test_what_is_sent_and_which_kernels_run():
     }
 
 
+def test_what_leaves_a_node_is_shared_by_its_devices():
+    array = 8 * 16 * 4
+    # Of two nodes of four: what one sends to the other of the gathered [32, 16], by each of its four. Else all stay.
+    assert programs.cost(TEXT, node=4).outside == 8 * 4 * 16 * 2 / 2 / 4
+    # Of nodes of two: as many nodes in each group of four as two, of all eight four.
+    reduced, scattered, gathered = 6 * 2 * array / 2 / 2, array / 2 / 2, 8 * 4 * 16 * 2 * 3 / 4 / 2
+    assert programs.cost(TEXT, node=2).outside == reduced + scattered + gathered
+    assert programs.cost(TEXT, node=1).outside == sum(programs.cost(TEXT).sent.values())
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda x, w: jnp.tanh(x @ w).sum(0),
+        lambda x, w: (x * 2 + 1).T @ x @ w,
+        lambda x, w: jax.nn.softmax(x) @ jnp.exp(w),
+    ],
+)
+def test_bytes_to_and_from_memory_are_those_of_xla(step):
+    shapes = jax.ShapeDtypeStruct((64, 32), jnp.float32), jax.ShapeDtypeStruct((32, 48), jnp.float32)
+    compiled = jax.jit(step).lower(*shapes).compile()
+    assert programs.cost(compiled.as_text()).moved == compiled.cost_analysis()["bytes accessed"]
+
+
+def test_a_layer_moves_its_own_part_of_all_layers():
+    def layers(x, ws):
+        return jax.lax.scan(lambda y, w: (jnp.tanh(y * w), y[0]), x, ws)
+
+    shapes = jax.ShapeDtypeStruct((1000,), jnp.float32), jax.ShapeDtypeStruct((50, 1000), jnp.float32)
+    moved = programs.cost(jax.jit(layers).lower(*shapes).compile().as_text()).moved
+    assert 50 * 3 * 4000 <= moved < 2 * 50 * 3 * 4000  # reads its input and kernel and writes its output, not all 50
+
+
 @pytest.mark.parametrize("name", ["language", "tokenizer", "pretrain", "instruct"])
 def test_arithmetic_is_that_of_a_program_without_waste(name, small_data, runs, monkeypatch):
     """On one device, where nothing is computed twice: all matrix products of the compiled step."""
@@ -160,7 +193,9 @@ def test_figures_hang_together(small_data, runs, capsys):
     assert found["bytes"]["parameters"] == sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(weights))
     assert found["fits"] and found["chips"] == 1 and not found["sent"]
     assert found["tokens"] == {"eeg": 2 * 128, "text": 2 * 16}
-    assert found["seconds"]["step"] == found["flops"]["program"] / 197e12
+    assert found["seconds"]["compute"] == found["flops"]["program"] / 197e12
+    assert found["seconds"]["memory"] == found["moved"] / 819e9
+    assert found["seconds"]["step"] == max(found["seconds"].values())
     np.testing.assert_allclose(found["corpus_hours"], 25_000 * 3600 * 23 / 256 * found["seconds"]["step"] / 3600)
     aot.show(found, "title")
     assert all(len(line) <= 100 for line in capsys.readouterr().out.splitlines())

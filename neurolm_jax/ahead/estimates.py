@@ -1,6 +1,7 @@
 """A config's step compiled for a machine that is not here, and what that says about training there."""
 
 import time
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -15,56 +16,92 @@ HOURS = 25_000  # of recording in the paper's corpus
 GRADIENT = {"queries": 6 / 4, "keys": 8 / 4}  # operations of the backward kernels, in those of the forward one
 
 
+class Program(NamedTuple):
+    """A compiled step: its text; bytes of what it holds, works with and is itself; seconds it took to compile."""
+
+    text: str
+    held: int
+    temporary: int
+    code: int
+    seconds: float
+
+
+def compiled_step(stage, mesh) -> Program:
+    """The training step, compiled for a mesh's devices, wherever they are.
+
+    Raises:
+      UserError: a batch that does not fit the devices.
+    """
+    state, batch = abstract_state(stage, mesh), abstract_batch(stage, mesh)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=NamedSharding(mesh, PartitionSpec()))
+    begin = time.perf_counter()
+    compiled = make_train_step(stage, mesh).lower(state, batch, key).compile()
+    seconds, memory = time.perf_counter() - begin, compiled.memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return Program(compiled.as_text(), held, memory.temp_size_in_bytes, memory.generated_code_size_in_bytes, seconds)
+
+
 def estimate(stage, chip: Chip, devices: list) -> dict:
     """Figures per chip of one training step; bytes, operations, seconds.
 
     Raises:
       UserError: a mesh or batch that does not fit the devices.
     """
-    config = stage.config
-    mesh = meshes.make_mesh(**config.mesh, devices=devices)
+    mesh = meshes.make_mesh(**stage.config.mesh, devices=devices)
+    return account(stage, chip, mesh, compiled_step(stage, mesh))
+
+
+def account(stage, chip: Chip, mesh, program: Program) -> dict:
+    """The same of a program that was compiled before."""
+    config, devices = stage.config, mesh.size
     state, batch = abstract_state(stage, mesh), abstract_batch(stage, mesh)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=NamedSharding(mesh, PartitionSpec()))
-    begin = time.perf_counter()
-    compiled = make_train_step(stage, mesh).lower(state, batch, key).compile()
-    seconds = time.perf_counter() - begin
-    memory, cost = compiled.memory_analysis(), programs.cost(compiled.as_text())
+    cost = programs.cost(program.text, chip.node)
     needed = arithmetic.work(stage, state.weights)
-    flops = cost.flops + _kernels(cost, needed, stage, len(devices))
+    flops = cost.flops + _kernels(cost, needed, stage, devices)
+    sent = sum(cost.sent.values())
     times = {
         "compute": flops / chip.flops,
-        "network": sum(cost.sent.values()) / chip.links,
+        "memory": cost.moved / chip.bandwidth,
+        "network": max((sent - cost.outside) / chip.links, cost.outside / chip.outside if chip.outside else 0.0)
+        if chip.node
+        else sent / chip.links,
     }
     step = max(times.values())
     tokens = _tokens(stage)
     corpus = HOURS * 3600 * arithmetic.CHANNELS / tokens["eeg"] * step / 3600 if tokens["eeg"] else None
-    peak = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    peak += memory.temp_size_in_bytes
+    peak = program.held + program.temporary
     return {
-        "chips": len(devices),
+        "stage": config.stage,
+        "chip": chip.name,
+        "chips": devices,
         "mesh": dict(mesh.shape),
+        "rows": {"eeg": config.batch_size if tokens["eeg"] else 0, "text": config.text_batch_size},
+        "accumulation": config.accumulation,
+        "remat": config.get("language", config.get("tokenizer", {}).get("encoder")).remat,
         "parameters": arithmetic.parameter_count(state.weights.params),
         "bytes": {
             "parameters": _held(state.weights),
             "optimizer": _held(state.optimizer),
             "batch": _held(batch),
-            "temporary": memory.temp_size_in_bytes,
-            "program": memory.generated_code_size_in_bytes,
+            "temporary": program.temporary,
+            "program": program.code,
             "peak": peak,
             "memory": chip.memory,
         },
-        "fits": peak + memory.generated_code_size_in_bytes <= chip.memory,
-        "flops": {"program": flops, "needed": needed.total / len(devices)},
-        "waste": flops * len(devices) / needed.total,
+        "fits": peak + program.code <= chip.memory,
+        "flops": {"program": flops, "needed": needed.total / devices},
+        "waste": flops * devices / needed.total,
         "sent": cost.sent,
+        "sent_outside": cost.outside,
+        "moved": cost.moved,
         "seconds": times | {"step": step},
-        "utilisation": needed.total / len(devices) / chip.flops / step,
+        "utilisation": needed.total / devices / chip.flops / step,
         "tokens": tokens,
         "tokens_per_second": sum(tokens.values()) / step,
         "corpus_hours": corpus,
-        "corpus_chip_hours": corpus and corpus * len(devices),
-        "compile_seconds": seconds,
+        "corpus_chip_hours": corpus and corpus * devices,
+        "compile_seconds": program.seconds,
         "unknown_loops": cost.unknown_loops,
     }
 

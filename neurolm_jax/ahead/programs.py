@@ -1,4 +1,4 @@
-"""What a compiled program computes and sends, read from its text: loops are counted as often as they run.
+"""What a compiled program computes, moves and sends, read from its text: loops are counted as often as they run.
 
 XLA's own cost analysis counts a loop's body once, and layers are a loop here.
 """
@@ -7,21 +7,12 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator
 
-BYTES = {"pred": 1, "bf16": 2, "f16": 2, "c64": 8, "c128": 16}  # others tell their bits
+import numpy as np
+
+from neurolm_jax.ahead import hlo, traffic
+
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-
-
-@dataclasses.dataclass(frozen=True)
-class Instruction:
-    """result: shapes as (type, dimensions), several of a tuple; operands: names; rest: the attributes' text."""
-
-    name: str
-    opcode: str
-    result: tuple[tuple[str, tuple[int, ...]], ...]
-    operands: tuple[str, ...]
-    rest: str
 
 
 @dataclasses.dataclass
@@ -29,56 +20,63 @@ class Cost:
     """Of one device and one run.
 
     flops: of matrix products and convolutions outside of kernels. kernels: how often each Pallas kernel runs, by its
-    name. sent: bytes that leave the device, by kind of collective (as rings send them). unknown_loops: loops whose
-    number of rounds is not written down, taken as 1.
+    name. moved: bytes to and from the device's large memory. sent: bytes that leave the device, by kind of collective
+    (as rings send them); outside: those of them that leave its node, where devices stand in nodes. unknown_loops: loops
+    whose number of rounds is not written down, taken as 1.
     """
 
     flops: float = 0.0
     kernels: dict[str, float] = dataclasses.field(default_factory=dict)
+    moved: float = 0.0
     sent: dict[str, float] = dataclasses.field(default_factory=dict)
+    outside: float = 0.0
     unknown_loops: int = 0
 
     def add(self, other: "Cost", times: float = 1) -> None:
         self.flops += times * other.flops
+        self.moved += times * other.moved
+        self.outside += times * other.outside
         self.unknown_loops += other.unknown_loops
         for mine, more in ((self.kernels, other.kernels), (self.sent, other.sent)):
             for key, value in more.items():
                 mine[key] = mine.get(key, 0.0) + times * value
 
 
-def cost(text: str) -> Cost:
-    """Of a program's optimised HLO (``compiled.as_text()``)."""
-    return _Program(text).of(_entry(text))
+def cost(text: str, node: int | None = None) -> Cost:
+    """Of a program's optimised HLO (``compiled.as_text()``), with so many devices in a node."""
+    return _Program(text, node).of(hlo.entry(text))
 
 
 class _Program:
-    def __init__(self, text):
-        self._computations = dict(_computations(text))
+    def __init__(self, text, node):
+        self._computations, self._node = dict(hlo.computations(text)), node
         self._counted: set[str] = set()
 
     @functools.cache  # noqa: B019 (of one text)
-    def of(self, name: str) -> Cost:
-        """Cost of a computation and of those that it calls."""
+    def of(self, name: str, fused: bool = False) -> Cost:
+        """Cost of a computation and of those that it calls; what is fused moves nothing between its instructions."""
         shapes = {i.name: i.result for i in self._computations[name]}
         total = Cost()
         for i in self._computations[name]:
+            if not fused:
+                total.moved += traffic.moved(i, shapes, self._computations)
             kind = i.opcode.removesuffix("-start")
             if i.opcode == "while":
-                rounds = self._rounds(_called(i.rest, "condition"), _called(i.rest, "body"))
+                rounds = _known_rounds(i) or self._rounds(i.called("condition"), i.called("body"))
                 total.unknown_loops += rounds is None
-                total.add(self.of(_called(i.rest, "body")), rounds or 1)
+                total.add(self.of(i.called("body"), fused), rounds or 1)
             elif i.opcode == "conditional":
-                branches = [self.of(branch) for branch in _branches(i.rest)]
+                branches = [self.of(branch, fused) for branch in i.branches]
                 total.add(max(branches, key=lambda branch: branch.flops))
-            elif i.opcode in ("fusion", "call", "async-start") and (inner := _called(i.rest, "calls", "to_apply")):
-                total.add(self.of(inner))
+            elif i.opcode in ("fusion", "call", "async-start") and (inner := i.called("calls", "to_apply")):
+                total.add(self.of(inner, fused or i.opcode == "fusion"))
             elif i.opcode in ("dot", "convolution"):
                 count = _dot if i.opcode == "dot" else _convolution
-                total.add(Cost(flops=count(i, [shapes[name][0][1] for name in i.operands])))
+                total.add(Cost(flops=count(i, [shapes[name][0].dimensions for name in i.operands])))
             elif i.opcode == "custom-call" and (kernel := _kernel(i.rest)):
                 total.add(Cost(kernels={kernel: 1.0}))
             elif kind in COLLECTIVES and self._first(i):
-                total.add(Cost(sent={kind: _sent(kind, i, [s for name in i.operands for s in shapes[name]])}))
+                total.add(self._sent(kind, i, sum(s.bytes for name in i.operands for s in shapes[name])))
         return total
 
     def _first(self, instruction):
@@ -88,6 +86,19 @@ class _Program:
         new = key not in self._counted
         self._counted.add(key)
         return new
+
+    def _sent(self, kind, instruction, given):
+        """Bytes that leave a device, of a ring over its group; across nodes, all devices of a node share the way."""
+        if kind == "collective-permute":
+            pairs = re.findall(r"\{(\d+),(\d+)\}", instruction.rest.partition("source_target_pairs=")[2])
+            crosses = self._node and any(int(a) // self._node != int(b) // self._node for a, b in pairs)
+            return Cost(sent={kind: given}, outside=given if crosses else 0.0)
+        group = _group(instruction.rest)
+        whole = given * {"all-gather": len(group), "all-reduce": 2}.get(kind, 1)
+        found = Cost(sent={kind: whole * (len(group) - 1) / len(group)})
+        if self._node and (nodes := len(np.unique(group // self._node))) > 1:
+            found.outside = whole * (nodes - 1) / len(group)
+        return found
 
     def _rounds(self, condition, body):
         """Of a loop that counts from 0: the one number that its condition compares with, over its step."""
@@ -106,87 +117,20 @@ class _Program:
 
     def _steps(self, new, made):
         """What an addition, perhaps in a fusion, adds to a counter."""
-        if inner := _called(new.rest, "calls", "to_apply"):
+        if inner := new.called("calls", "to_apply"):
             return self._numbers(inner)
         numbers = [made[name] for name in new.operands if name in made]
-        return {_number(i) for i in numbers if i.opcode == "constant"} if new.opcode == "add" else set()
+        return {i.number for i in numbers if i.opcode == "constant"} if new.opcode == "add" else set()
 
     def _numbers(self, name):
         """Whole numbers that stand in a computation."""
         found = set()
         for i in self._computations[name]:
-            if i.opcode == "constant" and i.result[0][0] in ("s32", "u32", "s64") and not i.result[0][1]:
-                found.add(_number(i))
-            elif inner := _called(i.rest, "calls", "to_apply"):
+            if i.opcode == "constant" and i.result[0].dtype in ("s32", "u32", "s64") and not i.result[0].dimensions:
+                found.add(i.number)
+            elif inner := i.called("calls", "to_apply"):
                 found |= self._numbers(inner)
         return found
-
-
-def _number(constant):
-    return int(re.match(r"-?\d+", constant.rest)[0])
-
-
-def _entry(text):
-    return re.search(r"^ENTRY %?([\w.\-]+)", text, re.MULTILINE)[1]
-
-
-def _computations(text) -> Iterator[tuple[str, list[Instruction]]]:
-    name, found = None, []
-    for line in text.splitlines():
-        if line.startswith("}"):
-            yield name, found
-            name, found = None, []
-        elif name is None and line.endswith("{") and (head := re.match(r"(?:ENTRY )?%?([\w.\-]+) ", line)):
-            name = head[1]
-        elif name is not None and (instruction := _instruction(line)):
-            found.append(instruction)
-
-
-def _instruction(line):
-    match = re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = ", line)
-    if not match:
-        return None
-    rest = line[match.end() :]
-    stop = _closing(rest) + 1 if rest.startswith("(") else rest.index(" ")
-    shapes, rest = rest[:stop], rest[stop:].lstrip()
-    opcode, _, rest = rest.partition("(")
-    stop = _closing("(" + rest) - 1
-    operands = re.findall(r"%([\w.\-]+)", rest[:stop])
-    # Of constants, what stands in the brackets is their value.
-    return Instruction(
-        match[1], opcode, _shapes(shapes), tuple(operands), rest if opcode == "constant" else rest[stop:]
-    )
-
-
-def _closing(text):
-    """The place of the bracket that closes the one at the beginning."""
-    depth = 0
-    for place, letter in enumerate(text):
-        depth += (letter == "(") - (letter == ")")
-        if depth == 0:
-            return place
-    raise ValueError(text[:80])
-
-
-def _shapes(text):
-    text = re.sub(r"\{[^{}]*\}", "", text)  # layouts
-    return tuple(
-        (dtype, tuple(int(n) for n in numbers.replace("<=", "").split(",") if n))
-        for dtype, numbers in re.findall(r"(\w+)\[([\d,<=]*)\]", text)
-    )
-
-
-def _called(rest, *keys):
-    for key in keys:
-        if match := re.search(rf"\b{key}=%?([\w.\-]+)", rest):
-            return match[1]
-    return None
-
-
-def _branches(rest):
-    if match := re.search(r"branch_computations=\{([^}]*)\}", rest):
-        return re.findall(r"%?([\w.\-]+)", match[1])
-    return [_called(rest, key) for key in ("true_computation", "false_computation")]
 
 
 def _kernel(rest):
@@ -200,13 +144,13 @@ def _kernel(rest):
 def _dot(instruction, operands):
     contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.rest)[1]
     size = math.prod(operands[0][int(axis)] for axis in contracted.split(",") if axis)
-    return 2.0 * math.prod(instruction.result[0][1]) * size
+    return 2.0 * math.prod(instruction.result[0].dimensions) * size
 
 
 def _convolution(instruction, operands):
     """Products that really take place: places of the window that lie in padding are none."""
     inputs, kernel, outputs = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.rest).groups()
-    result = dict(zip(outputs, instruction.result[0][1]))
+    result = dict(zip(outputs, instruction.result[0].dimensions))
     left, right = dict(zip(inputs, operands[0])), dict(zip(kernel, operands[1]))
     window = dict(re.findall(r"(\w+)=([\dx_\-]+)", (re.search(r"window=\{([^}]*)\}", instruction.rest) or ["", ""])[1]))
     places = 1
@@ -220,31 +164,23 @@ def _convolution(instruction, operands):
     return 2.0 * places * result["b"] * result["f"] * right["i"]
 
 
-def _sent(kind, instruction, operands):
-    """Bytes that leave a device, of a ring over its group."""
-    group = _group(instruction.rest)
-    given = sum(map(_size, operands))
-    if kind == "collective-permute":
-        return float(given)
-    share = (group - 1) / group
-    whole = {"all-gather": group * given, "all-reduce": 2 * given, "reduce-scatter": given, "all-to-all": given}
-    return float(whole[kind] * share)
-
-
-def _size(shape):
-    dtype, dimensions = shape
-    bits = re.search(r"\d+", dtype)
-    width = BYTES.get(dtype) or (int(bits[0]) / 8 if bits else 0)
-    return width * math.prod(dimensions)
+def _known_rounds(loop):
+    """As some compilers write it down."""
+    match = re.search(r'known_trip_count":\{"n":"(\d+)"', loop.rest)
+    return int(match[1]) if match else None
 
 
 def _group(rest):
-    """Devices in a group."""
+    """Numbers of the devices in the first group."""
     if match := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", rest):
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", match[1]))
-        return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", match[2]))
-    if match := re.search(r"replica_groups=\[(\d+),(\d+)\]", rest):
-        return int(match[2])
+        sizes = {axis: int(size) for axis, size in re.findall(r"'(\w+)'=(\d+)", match[1])}
+        taken = re.findall(r"'(\w+)'", match[2])
+        devices = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
+        return devices[tuple(slice(None) if axis in taken else 0 for axis in sizes)].ravel()
+    if match := re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", rest):
+        shape = [int(size) for size in match[3].split(",")]
+        order = [int(axis) for axis in match[4].split(",")] if match[4] else range(len(shape))
+        return np.arange(math.prod(shape)).reshape(shape).transpose(order).reshape(int(match[1]), int(match[2]))[0]
     if match := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):
-        return match[1].count(",") + 1
-    return 1
+        return np.array([int(number) for number in match[1].split(",")])
+    return np.arange(1)

@@ -6,11 +6,14 @@ import re
 from neurolm_jax.ahead.chips import CHIPS, Chip
 from neurolm_jax.errors import UserError
 
-INSTALL = "pip install libtpu, in the version that 'pip show jax' lists for its extra 'tpu'"
+INSTALL = {
+    "tpu": "pip install libtpu, in the version that 'pip show jax' lists for its extra 'tpu'",
+    "cuda": "pip install 'jax[cuda12]'",
+}
 
 
 def devices(name: str) -> tuple[Chip, list]:
-    """The kind of chip, and the devices of a TPU slice such as ``v5p:4x4x4``.
+    """The kind of chip, and the devices of a TPU slice such as ``v5p:4x4x4`` or of ``h100:4x8``, nodes x GPUs.
 
     Raises:
       UserError: no such slice, or the compiler for it is not installed.
@@ -18,26 +21,40 @@ def devices(name: str) -> tuple[Chip, list]:
     kind, _, shape = name.partition(":")
     if kind not in CHIPS or not re.fullmatch(r"\d+(x\d+){1,2}", shape):
         kinds = ", ".join(CHIPS)
-        raise UserError(f"--topology {name}: want KIND:SHAPE such as v5e:4x4 or v5p:4x4x4; kinds are {kinds}")
-    if CHIPS[kind].outside:
-        raise UserError(f"--topology {name}: programs for GPUs cannot be compiled ahead yet; TPUs can")
-    return CHIPS[kind], _tpus(name)
+        raise UserError(f"--topology {name}: want KIND:SHAPE such as v5e:4x4, v5p:4x4x4 or h100:4x8; kinds are {kinds}")
+    chip = CHIPS[kind]
+    if not chip.node:
+        return chip, _tpus(name)
+    nodes, _, each = shape.partition("x")
+    if each != str(chip.node):
+        raise UserError(f"--topology {name}: want NODESx{chip.node}, nodes of {chip.node} {chip.name}")
+    return chip, _gpus(name, f"1x{nodes}x{each}", chip)
 
 
 def _tpus(name):
-    import jax
-    from jax.experimental import topologies
-
     # Nobody is to be asked about a TPU of this machine.
     for variable in ("TPU_SKIP_MDS_QUERY", "TPU_ACCELERATOR_TYPE", "TPU_WORKER_HOSTNAMES"):
         os.environ.setdefault(variable, {"TPU_SKIP_MDS_QUERY": "1"}.get(variable, ""))
     options = {}
     if name.startswith("v4:"):
         options = {"chip_config_name": "megacore", "chips_per_host_bounds": (2, 2, 1)}
+    return _described(name, name, "tpu", options)
+
+
+def _gpus(name, shape, chip):
+    return _described(name, shape, "cuda", {"topology": shape, "target_config": chip.target})
+
+
+def _described(name, shape, platform, options):
+    import jax
+    from jax.experimental import topologies
+
     try:
-        return list(topologies.get_topology_desc(name, "tpu", **options).devices)
-    except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
+        return list(topologies.get_topology_desc(shape, platform, **options).devices)
+    except (jax.errors.JaxRuntimeError, RuntimeError, ValueError, NotImplementedError) as error:
         text = " ".join(str(error).split())
-        if "libtpu" in text and "not" in text:
-            raise UserError(f"--topology {name}: the compiler for TPUs is missing; {INSTALL}") from error
+        if re.search(rf"(lib)?{platform}.*\b(not|no)\b|\b(not|no)\b.*{platform}", text):
+            raise UserError(
+                f"--topology {name}: its compiler is missing ({text[:200]}); {INSTALL[platform]}"
+            ) from error
         raise UserError(f"--topology {name}: {text[:300]}") from error

@@ -69,7 +69,7 @@ def _stage(size):
 
     config = instruct.get_config(size)
     config.tokenizer.encoder.dtype = config.language.dtype = "float32"
-    config.tokenizer.encoder.remat = config.language.remat = False
+    config.tokenizer.encoder.remat = config.language.remat = "none"
     return stages.build(config)
 
 

@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
 from neurolm_jax.models.placement import mesh_around, over_devices, platform, sum_over
 
+ATTENDED = "attended"  # what attention gives, for rules of rematerialisation
 AT_ONCE = 512  # tokens of a row whose scores fit the memory well
 QUERIES, KEYS = ("batch", "length", "heads", None), ("batch", None, "heads", None)
 NAMES = (QUERIES, KEYS, KEYS, ("batch", "length"), ("batch", "length"))
@@ -86,6 +88,7 @@ def _attended(query, key, value, start, stop, device, interpret):
     outputs = [lambda q, k, v, a, b: q, lambda q, k, v, a, b: PartitionSpec(q[0], q[2], q[1])]
     kept = query, key, value, start, stop
     output, log_total = over_devices(lambda axes, *local: forward(*local), NAMES, outputs, *kept)
+    output, log_total = checkpoint_name(output, ATTENDED), checkpoint_name(log_total, ATTENDED)
     return output, (*kept, output, log_total)
 
 

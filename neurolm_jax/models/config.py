@@ -7,12 +7,19 @@ The defaults are the paper's base size with this project's corrections. ``offici
 import dataclasses
 
 PATCH_SAMPLES = 200  # one second at 200 Hz
+# What the backward pass computes anew, to save memory: nothing; all but matrix products and attention; everything.
+REMAT = ("none", "products", "all")
 SPECTRUM_BINS = 100  # lower half of the 200-bin amplitude spectrum (paper, section 2.2)
 
 
 def _check_heads(name: str, width: int, heads: int) -> None:
     if width % heads:
         raise ValueError(f"{name}: width {width} is not divisible by {heads} heads")
+
+
+def _check_remat(name: str, remat: str) -> None:
+    if remat not in REMAT:
+        raise ValueError(f"{name}: remat must be one of {', '.join(REMAT)}, not {remat!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +30,7 @@ class EncoderConfig:
         embedding, so that padding, packing and later seconds do not matter; ``"row"`` takes the group norm's
         statistics over the whole row, padding included, as the released models do.
     causal: a patch sees its own and earlier seconds only. The released models see the whole segment.
+    remat: one of ``REMAT``.
     """
 
     layers: int = 12
@@ -33,12 +41,13 @@ class EncoderConfig:
     patch_norm: str = "patch"
     causal: bool = True
     dtype: str = "float32"
-    remat: bool = False
+    remat: str = "none"
 
     def __post_init__(self):
         if self.patch_norm not in ("patch", "row"):
             raise ValueError(f"patch_norm must be 'patch' or 'row', not {self.patch_norm!r}")
         _check_heads("encoder", self.width, self.heads)
+        _check_remat("encoder", self.remat)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +74,7 @@ class LanguageModelConfig:
     vocabulary: GPT-2's 50,257 tokens, [SEP], and padding to a multiple of 64.
     codes: EEG codes appended to the output classes; 0 for a plain language model with tied embeddings.
     approximate_gelu: GPT-2's own form of GELU, by a tanh. NeuroLM goes on with the exact one.
+    remat: one of ``REMAT``.
     lora_rank: of the low-rank terms that are trained instead of the weights; 0 trains the weights.
     lora_alpha: the terms are multiplied by ``lora_alpha / lora_rank``.
     """
@@ -78,12 +88,13 @@ class LanguageModelConfig:
     approximate_gelu: bool = False
     dropout: float = 0.0
     dtype: str = "float32"
-    remat: bool = False
+    remat: str = "none"
     lora_rank: int = 0
     lora_alpha: float = 16.0
 
     def __post_init__(self):
         _check_heads("language model", self.width, self.heads)
+        _check_remat("language model", self.remat)
         if self.lora_rank < 0:
             raise ValueError(f"language.lora_rank must not be negative, not {self.lora_rank}")
 

@@ -5,10 +5,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from neurolm_jax.models.placement import kept_table, on_every_device, over_devices, sum_over, sum_table_over
+from neurolm_jax.models.placement import kept_table, on_every_device, over_devices, platform, sum_over, sum_table_over
 
 NO_TARGET = -1
-CHUNK = 256  # positions whose logits exist at one time, on each device
+# Positions whose logits exist at one time, on each device: as many as suit a CPU's cache; elsewhere so many that adding
+# up the classes' gradient, once a chunk, costs little beside the products.
+CHUNK, LARGE_CHUNK = 256, 2048
 
 
 class Mean(NamedTuple):
@@ -154,7 +156,7 @@ def _chunk(vocabulary, classes, hidden, targets):
 def _chunks(hidden, targets):
     """[B, T, W], [B, T] -> [N / M, M, W], [N / M, M], the last chunk padded with positions without a target."""
     hidden, targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
-    size = min(CHUNK, len(hidden))
+    size = min(CHUNK if platform() == "cpu" else LARGE_CHUNK, len(hidden))
     padding = -len(hidden) % size
     hidden = jnp.pad(hidden, ((0, padding), (0, 0))).reshape(-1, size, hidden.shape[-1])
     return hidden, jnp.pad(targets, (0, padding), constant_values=NO_TARGET).reshape(-1, size)

@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
 Names = tuple[str | None, ...]
+GATHERED = "gathered"  # parameters that were brought together, for rules of rematerialisation
 
 AXES = ("data", "fsdp", "tensor", "sequence")
 RULES: dict[str, tuple[str, ...]] = {
@@ -78,7 +80,7 @@ def gather(parameter: jax.Array, names: Names, dtype) -> jax.Array:
     Sent in ``dtype``; its gradient goes back to where the parameter lies.
     """
     kept = [None if name and RULES[name.partition("/")[0]] == ("fsdp",) else name for name in names]
-    return constrain(parameter.astype(dtype), *kept)
+    return checkpoint_name(constrain(parameter.astype(dtype), *kept), GATHERED)
 
 
 def _gathered(parameter, names, dtype):

@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from neurolm_jax.models.attention import Intervals, interval_attention, masked_attention
-from neurolm_jax.models.placement import constrain, gather, is_split, lookup
+from neurolm_jax.models.attention import ATTENDED, Intervals, interval_attention, masked_attention
+from neurolm_jax.models.placement import GATHERED, constrain, gather, is_split, lookup, mesh_around
 
 Dtype = Any
 
@@ -108,7 +108,7 @@ class StackConfig:
     approximate_gelu: bool = False
     dropout: float = 0.0
     dtype: str = "float32"
-    remat: bool = False
+    remat: str = "none"
     lora_rank: int = 0
     lora_scale: float = 1.0
 
@@ -168,6 +168,24 @@ class Block(nn.Module):
         return constrain(x + drop(y), "batch", "length", None), cache
 
 
+def rematerialised(block: type[nn.Module], remat: str) -> type[nn.Module]:
+    """A block that computes in its backward pass anew what the policy ``remat`` does not keep, see ``config.REMAT``.
+
+    Parameters that were gathered from other devices are never kept: all layers' would be the whole model.
+    """
+    policies = jax.checkpoint_policies
+    if remat == "none" and mesh_around() is None:
+        return block
+    policy = {
+        "none": policies.save_anything_except_these_names(GATHERED),
+        "products": policies.save_from_both_policies(
+            policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(ATTENDED)
+        ),
+        "all": None,
+    }[remat]
+    return nn.remat(block, static_argnums=(6,), prevent_cse=False, policy=policy)
+
+
 class Stack(nn.Module):
     """``layers`` blocks as one scanned block whose parameters have a leading layer axis."""
 
@@ -183,9 +201,8 @@ class Stack(nn.Module):
         place: jax.Array | int = 0,
     ) -> tuple[jax.Array, Cache | None]:
         """x [B, T, W] -> [B, T, W], and the cache with these tokens at ``place``. See ``Block`` for ``visible``."""
-        block = nn.remat(Block, static_argnums=(6,), prevent_cse=False) if self.config.remat else Block
         scanned = nn.scan(
-            block,
+            rematerialised(Block, self.config.remat),
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast),

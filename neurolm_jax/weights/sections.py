@@ -14,7 +14,7 @@ from neurolm_jax.errors import UserError
 from neurolm_jax.weights import gpt2
 from neurolm_jax.weights.mapping import count_layers, dimension
 
-PRECISION = {"dtype": "float32", "remat": False}  # of every model read from such files
+PRECISION = {"dtype": "float32", "remat": "none"}  # of every model read from such files
 _PLAIN = {"bias": False, "dropout": 0.0, "num_classes": 0, "block_size": 1024}
 
 
