@@ -1,13 +1,16 @@
-"""Compile a config's training step for a TPU slice that is not here, and tell what it would do there.
+"""Compile a config's training step for a machine that is not here, and tell what it would do there.
 
   python -m neurolm_jax.aot --config configs/pretrain.py:xl --topology v5p:4x4x4 --config.mesh.data=1 \\
     --config.mesh.fsdp=-1 [--json FILE]
+  python -m neurolm_jax.aot --config configs/pretrain.py:l --topology h100:4x8 --search [--rows 4,8,16]
+  python -m neurolm_jax.aot --tables FOLDER
 
-Needs the compiler for TPUs (pip install libtpu), no TPU and no data. Memory is the compiler's own account. Operations
-are those of matrix products in the compiled program, loops counted as often as they run, and of attention kernels;
-"needed" is what the model's arithmetic asks for, so that their ratio is what recomputation and padding cost. The step's
-time is the larger of computing at peak speed and sending over all links at once, with nothing else in the way: a bound,
-not a forecast.
+Needs the compiler for TPUs (pip install libtpu) or GPUs (pip install 'jax[cuda12]'), none of either and no data.
+Memory is the compiler's own account. Operations are those of matrix products in the compiled program, loops counted as
+often as they run, and of attention kernels; "needed" is what the model's arithmetic asks for, so that their ratio is
+what recomputation and padding cost. The step's time is the largest of computing at peak speed, moving all operands and
+results of the program's instructions, and sending over all links at once, each with nothing else in the way: a bound,
+not a forecast. --search tries meshes and rows a device; --tables puts JSON files of a folder side by side.
 """
 
 import json
@@ -15,16 +18,28 @@ import pathlib
 import sys
 
 from absl import flags
+from ml_collections import config_flags
 
 from neurolm_jax import configuration, train
 from neurolm_jax.command import run
+from neurolm_jax.errors import UserError
 from neurolm_jax.outputs import appearing_file
 
-_TOPOLOGY = flags.DEFINE_string("topology", None, "A slice: v5e:4x4, v5p:4x4x4, v6e:16x16 ...")
+_TOPOLOGY = flags.DEFINE_string("topology", None, "A slice (v5e:4x4, v5p:4x4x4, v6e:16x16) or GPUs (h100:4x8).")
 _JSON = flags.DEFINE_string("json", None, "Write the figures here too.")
+_SEARCH = flags.DEFINE_bool("search", False, "Try meshes and rows a device, the best first.")
+_ROWS = flags.DEFINE_list("rows", ["4", "8", "16"], "Of EEG (or text), for each part of the batch that --search tries.")
+_TABLES = flags.DEFINE_string("tables", None, "Print the JSON files of a folder as tables; compiles nothing.")
 
 
 def main() -> None:
+    if any(argument.split("=")[0].lstrip("-") == "tables" for argument in sys.argv):
+        train.parse_flags(sys.argv, "tables")
+        from neurolm_jax.ahead import tables
+
+        found = tables.read(pathlib.Path(_TABLES.value))
+        print(tables.programs(found), tables.weak_scaling(found), sep="\n")
+        return
     train.parse_flags(sys.argv, "config", "topology")
     config = flags.FLAGS["config"].value
     configuration.check(config)
@@ -33,11 +48,53 @@ def main() -> None:
     from neurolm_jax.ahead.estimates import estimate
 
     chip, devices = topologies.devices(_TOPOLOGY.value)
-    found = estimate(train.build(config), chip, devices)
-    show(found, f"{config.stage}, {_TOPOLOGY.value}: {len(devices)} x {chip.name}")
+    name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"]))
+    told = {"config": f"{name.parent.name}/{name.name}", "topology": _TOPOLOGY.value}
+    if _SEARCH.value:
+        found = search_and_show(config, chip, devices, _ROWS.value, _TOPOLOGY.value)
+    else:
+        found = told | estimate(train.build(config), chip, devices)
+        show(found, f"{config.stage}, {_TOPOLOGY.value}: {len(devices)} x {chip.name}")
     if _JSON.value:
         with appearing_file(pathlib.Path(_JSON.value)) as file:
             file.write_text(json.dumps(found, indent=1))
+
+
+def search_and_show(config, chip, devices, rows, topology: str) -> dict:
+    """Prints what ``search`` tries, and the best again as a whole; ``rows`` are numbers as they were typed.
+
+    Returns ``{"best", "tried"}``.
+
+    Raises:
+      UserError: rows that are no numbers; nothing fits.
+    """
+    from neurolm_jax.ahead import search
+
+    try:
+        counts = [int(value) for value in rows]
+    except ValueError:
+        counts = []
+    if not counts or min(counts) < 1:
+        raise UserError(f"--rows {','.join(rows)}: want whole numbers of rows, 1 or more")
+    found = []
+    print(f"{'data':>5} {'fsdp':>5} {'tensor':>6} {'rows':>5} {'GB':>6} {'ms at least':>12} {'tokens/s at most':>17}")
+    for one in search.search(train.build, config, chip, devices, counts):
+        found.append(one)
+        mesh = one["mesh"]
+        begin = f"{mesh['data']:>5} {mesh['fsdp']:>5} {mesh['tensor']:>6}"
+        if "error" in one:
+            print(f"{begin} {one['rows_each']:>5} {one['error'].partition(';')[0]}", flush=True)
+            continue
+        each = max(one["rows"].values()) // (mesh["data"] * mesh["fsdp"] * one["accumulation"])
+        peak = (one["bytes"]["peak"] + one["bytes"]["program"]) / 1e9
+        step, speed = 1e3 * one["seconds"]["step"], one["tokens_per_second"]
+        end = "" if one["fits"] else " DOES NOT FIT"
+        print(f"{begin} {each:>5} {peak:>6.1f} {step:>12.1f} {speed:>17,.0f}{end}", flush=True)
+    ranked = search.best(found)
+    if not ranked:
+        raise UserError(f"--search: nothing fits {len(devices)} x {chip.name}; try fewer --rows")
+    show(ranked[0], f"best: {config.stage}, {topology}")
+    return {"best": ranked[0], "tried": found}
 
 
 def show(found: dict, title: str) -> None:

@@ -1,6 +1,8 @@
 """What is said of programs for other machines: operations counted as XLA and as plain arithmetic count them."""
 
+import json
 import math
+import pathlib
 import sys
 
 import jax
@@ -10,12 +12,14 @@ import pytest
 from small_data import config
 
 from neurolm_jax import aot, train
-from neurolm_jax.ahead import arithmetic, estimates, programs, topologies
+from neurolm_jax.ahead import arithmetic, estimates, programs, search, topologies
 from neurolm_jax.ahead.chips import CHIPS
 from neurolm_jax.data.streams import Steps
 from neurolm_jax.errors import UserError
 from neurolm_jax.training.mesh import make_mesh, put_batch
 from neurolm_jax.training.state import abstract_state, make_train_step
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def test_loops_are_counted_as_often_as_they_run():
@@ -176,7 +180,7 @@ def test_pairs_of_a_staircase_equal_a_plain_loop():
         ("v9:2x2", "want KIND:SHAPE such as v5e:4x4"),
         ("v5e", "want KIND:SHAPE"),
         ("v5e:4y4", "want KIND:SHAPE"),
-        ("h100:4x8", "programs for GPUs cannot be compiled ahead yet"),
+        ("h100:4x4", "want NODESx8, nodes of 8 H100 SXM"),
     ],
 )
 def test_unknown_topologies_are_named(name, message, monkeypatch):
@@ -201,12 +205,100 @@ def test_figures_hang_together(small_data, runs, capsys):
     assert all(len(line) <= 100 for line in capsys.readouterr().out.splitlines())
 
 
-def test_a_missing_compiler_is_named(monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "error", "remedy"),
+    [
+        ("v5e:4x4", RuntimeError("Unable to initialize backend 'tpu': libtpu.so not found"), "pip install libtpu"),
+        ("v5e:4x4", RuntimeError("JAX TPU support not installed; cannot generate TPU topology."), "pip install libtpu"),
+        ("h100:4x8", NotImplementedError("topology not implemented for cuda"), r"pip install 'jax\[cuda12\]'"),
+    ],
+)
+def test_a_missing_compiler_is_named(monkeypatch, name, error, remedy):
     from jax.experimental import topologies as jax_topologies
 
     def missing(*_, **__):
-        raise RuntimeError("Unable to initialize backend 'tpu': libtpu.so not found")
+        raise error
 
     monkeypatch.setattr(jax_topologies, "get_topology_desc", missing)
-    with pytest.raises(UserError, match="the compiler for TPUs is missing; pip install libtpu"):
-        topologies.devices("v5e:4x4")
+    with pytest.raises(UserError, match=f"--topology {name}: its compiler is missing .*{remedy}"):
+        topologies.devices(name)
+
+
+def test_a_program_too_large_for_the_device_is_told(small_data, runs, monkeypatch):
+    class Huge:
+        def lower(self, *_):
+            return self
+
+        def compile(self):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory. Used 20.10G of 15.75G hbm. More")
+
+    monkeypatch.setattr(estimates, "make_train_step", lambda stage, mesh: Huge())
+    stage = train.build(config("language", small_data, runs))
+    with pytest.raises(estimates.DoesNotFit, match=r"does not fit \(used 20.10g of 15.75g a device\); take fewer rows"):
+        estimates.estimate(stage, CHIPS["v5e"], jax.devices()[:1])
+
+
+@pytest.mark.parametrize(("count", "heads"), [(1, 12), (16, 12), (64, 25), (24, 16)])
+def test_meshes_use_all_devices_and_split_heads_evenly(count, heads):
+    found = list(search.meshes(count, heads))
+    assert all(math.prod(mesh.values()) == count and heads % mesh["tensor"] == 0 for mesh in found)
+    assert len({tuple(mesh.values()) for mesh in found}) == len(found)
+    assert {"data": 1, "fsdp": count, "tensor": 1, "sequence": 1} in found
+    assert any(mesh["tensor"] > 1 for mesh in found) == (heads % 2 == 0 and count > 1)
+
+
+def test_a_search_stops_where_memory_does(small_data, runs, monkeypatch):
+    asked = []
+
+    def estimated(stage, chip, devices):
+        asked.append((stage.config.mesh.tensor, stage.config.batch_size, stage.config.text_batch_size))
+        if stage.config.batch_size > 32:
+            raise estimates.DoesNotFit("does not fit")
+        speed = float(min(stage.config.batch_size, 24))
+        return {"fits": True, "tokens_per_second": speed, "tokens_per_second_serial": -stage.config.batch_size}
+
+    monkeypatch.setattr(search, "estimate", estimated)
+    base = config("pretrain", small_data, runs)
+    base.batch_size, base.text_batch_size = 120, 30
+    found = list(search.search(train.build, base, CHIPS["v5e"], list(range(8)), [16, 2, 4]))
+    # Heads are two: meshes of 8 and of 4 parts.
+    assert asked == [(1, 16, 8), (1, 32, 8), (1, 128, 32)] * 2 + [(2, 8, 4), (2, 16, 4), (2, 64, 16)] * 2
+    assert [one["error"] for one in found if "error" in one] == ["does not fit"] * 4
+    ranked = search.best(found)
+    assert [one["tokens_per_second"] for one in ranked] == [24, 24, 16, 16, 16, 16, 8, 8]
+
+
+def test_the_command_searches_and_puts_tables_side_by_side(small_data, runs, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(topologies, "devices", lambda name: (CHIPS["v5e"], jax.devices()[:1]))
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["aot", *map(str, arguments)])
+        aot.main()
+        return capsys.readouterr().out
+
+    with pytest.raises(UserError, match="holds no file that 'aot --json' wrote"):
+        run("--tables", tmp_path)
+    told = aot.search_and_show(config("language", small_data, runs), CHIPS["v5e"], jax.devices()[:1], ["2", "1"], "m")
+    assert all(len(line) <= 80 for line in capsys.readouterr().out.splitlines())
+    assert [one["rows"]["text"] for one in told["tried"]] == [1, 2] and told["best"] in told["tried"]
+    for rows in (["0"], ["x"], []):
+        with pytest.raises(UserError, match="--rows .*: want whole numbers of rows"):
+            aot.search_and_show(config("language", small_data, runs), CHIPS["v5e"], jax.devices()[:1], rows, "m")
+    common = "--config", ROOT / "configs/language.py:debug", "--topology=v5e:1x1", "--config.text_length=32"
+    run(*common, "--config.text_batch_size=2", "--json", tmp_path / "a.json")
+    one = json.loads((tmp_path / "a.json").read_text())
+    assert (one["config"], one["topology"]) == ("configs/language.py:debug", "v5e:1x1")
+    # The same on four chips, sending as long as all else takes.
+    sending = sum(one["seconds"][part] for part in ("compute", "memory"))
+    slower = one["seconds"] | {"network": sending, "step": max(sending, one["seconds"]["step"])}
+    four = one | {"chips": 4, "topology": "v5e:2x2", "rows": {"eeg": 0, "text": 8}, "seconds": slower}
+    four["tokens_per_second"] = 4 * one["tokens_per_second"] * one["seconds"]["step"] / slower["step"]
+    four["tokens_per_second_serial"] = 4 * one["tokens_per_second_serial"] / 2
+    (tmp_path / "b.json").write_text(json.dumps(four))
+    said = run("--tables", tmp_path)
+    assert "| language debug | v5e:1x1 | none | 2 |" in said and "| language debug | v5e:2x2 | 4 | 0.00 |" in said
+    beside = one["seconds"]["step"] / slower["step"]
+    assert f"| {beside:.1%} | 50.0% |" in said
+    (tmp_path / "c.json").write_text("{}")
+    with pytest.raises(UserError, match="c.json: not written by 'aot --json'"):
+        run("--tables", tmp_path)

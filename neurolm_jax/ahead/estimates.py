@@ -1,5 +1,6 @@
 """A config's step compiled for a machine that is not here, and what that says about training there."""
 
+import re
 import time
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from neurolm_jax.ahead import arithmetic, programs
 from neurolm_jax.ahead.chips import Chip
+from neurolm_jax.errors import UserError
 from neurolm_jax.training import mesh as meshes
 from neurolm_jax.training.state import abstract_state, make_train_step
 
@@ -26,17 +28,31 @@ class Program(NamedTuple):
     seconds: float
 
 
+class DoesNotFit(UserError):
+    """A program that needs more memory than a device has."""
+
+
 def compiled_step(stage, mesh) -> Program:
     """The training step, compiled for a mesh's devices, wherever they are.
 
     Raises:
-      UserError: a batch that does not fit the devices.
+      UserError: a batch that does not split over the devices; DoesNotFit.
     """
     state, batch = abstract_state(stage, mesh), abstract_batch(stage, mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=NamedSharding(mesh, PartitionSpec()))
     begin = time.perf_counter()
-    compiled = make_train_step(stage, mesh).lower(state, batch, key).compile()
+    lowered = make_train_step(stage, mesh).lower(state, batch, key)
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        told = re.search(r"Used [\d.]+\w+ of [\d.]+\w+", str(error))
+        raise DoesNotFit(
+            f"does not fit ({told[0].lower() if told else 'out of memory'} a device); take fewer rows, more fsdp,"
+            " remat=all or more accumulation"
+        ) from error
     seconds, memory = time.perf_counter() - begin, compiled.memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     return Program(compiled.as_text(), held, memory.temp_size_in_bytes, memory.generated_code_size_in_bytes, seconds)
@@ -99,6 +115,7 @@ def account(stage, chip: Chip, mesh, program: Program) -> dict:
         "utilisation": needed.total / devices / chip.flops / step,
         "tokens": tokens,
         "tokens_per_second": sum(tokens.values()) / step,
+        "tokens_per_second_serial": sum(tokens.values()) / sum(times.values()),
         "corpus_hours": corpus,
         "corpus_chip_hours": corpus and corpus * devices,
         "compile_seconds": program.seconds,

@@ -53,7 +53,7 @@ def _described(name, shape, platform, options):
         return list(topologies.get_topology_desc(shape, platform, **options).devices)
     except (jax.errors.JaxRuntimeError, RuntimeError, ValueError, NotImplementedError) as error:
         text = " ".join(str(error).split())
-        if re.search(rf"(lib)?{platform}.*\b(not|no)\b|\b(not|no)\b.*{platform}", text):
+        if re.search(rf"(?i)(lib)?{platform}.*\b(not|no)\b|\b(not|no)\b.*{platform}", text):
             raise UserError(
                 f"--topology {name}: its compiler is missing ({text[:200]}); {INSTALL[platform]}"
             ) from error

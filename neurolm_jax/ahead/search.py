@@ -1,0 +1,59 @@
+"""Which mesh and how many rows a device suit a config on a machine: each is compiled, none is run."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from neurolm_jax.ahead.chips import Chip
+from neurolm_jax.ahead.estimates import DoesNotFit, estimate
+
+TENSOR = (1, 2, 4, 8)
+
+
+def meshes(count: int, heads: int, tensor: Sequence[int] = TENSOR) -> Iterator[dict[str, int]]:
+    """Shapes for so many devices: parameters split over all of them that heads are not, over an eighth and over none.
+
+    Heads are split over no more devices than divide them.
+    """
+    for split in tensor:
+        if count % split or heads % split:
+            continue
+        rest = count // split
+        for copies in dict.fromkeys(copies for copies in (1, 8, rest) if rest % copies == 0):
+            yield {"data": copies, "fsdp": rest // copies, "tensor": split, "sequence": 1}
+
+
+def with_rows(config, mesh: dict[str, int], rows: int):
+    """A copy of a config whose batch has so many rows for each part of a mesh, of EEG where it has any, and text beside
+    it as before; never less than one."""
+    from ml_collections import ConfigDict
+
+    changed, parts = ConfigDict(config.to_dict()), mesh["data"] * mesh["fsdp"] * config.accumulation
+    changed.mesh.update(mesh)
+    if config.stage == "language":
+        changed.text_batch_size = rows * parts
+        return changed
+    share = config.text_batch_size / config.batch_size
+    changed.batch_size, changed.text_batch_size = rows * parts, max(1, round(rows * share)) * parts
+    return changed
+
+
+def search(build: Callable, config, chip: Chip, devices: list, rows: Sequence[int]) -> Iterator[dict]:
+    """Figures of ``estimate`` for each mesh and number of rows; where memory is too small, ``{"mesh", "rows_each",
+    "error"}`` instead, and more rows are not tried.
+
+    Args:
+      build: the stage of a config.
+    """
+    heads = config.get("language", config.get("tokenizer", {}).get("encoder")).heads
+    for mesh in meshes(len(devices), heads):
+        for count in sorted(rows):
+            try:
+                yield estimate(build(with_rows(config, mesh, count)), chip, devices)
+            except DoesNotFit as error:
+                yield {"mesh": mesh, "rows_each": count, "error": str(error)}
+                break
+
+
+def best(found: Sequence[dict]) -> list[dict]:
+    """Those that fit, the fastest first; of two whose bound is the same, the one with less to do one after another."""
+    fits = [one for one in found if one.get("fits")]
+    return sorted(fits, key=lambda one: (-round(one["tokens_per_second"]), -one["tokens_per_second_serial"]))
