@@ -1,16 +1,17 @@
 """Compile a config's training step for a machine that is not here, and tell what it would do there.
 
   python -m neurolm_jax.aot --config configs/pretrain.py:xl --topology v5p:4x4x4 --config.mesh.data=1 \\
-    --config.mesh.fsdp=-1 [--json FILE]
+    --config.mesh.fsdp=-1 [--json FILE] [--quick]
   python -m neurolm_jax.aot --config configs/pretrain.py:l --topology h100:4x8 --search [--rows 4,8,16]
   python -m neurolm_jax.aot --tables FOLDER
 
-Needs the compiler for TPUs (pip install libtpu) or GPUs (pip install 'jax[cuda12]'), none of either and no data.
-Memory is the compiler's own account. Operations are those of matrix products in the compiled program, loops counted as
-often as they run, and of attention kernels; "needed" is what the model's arithmetic asks for, so that their ratio is
-what recomputation and padding cost. The step's time is the largest of computing at peak speed, moving all operands and
+Needs the compiler for TPUs (pip install libtpu) or GPUs (pip install 'jax[cuda12]'), none of either and no data. Memory
+is the compiler's own account. Operations are those of matrix products in the compiled program, loops counted as often
+as they run, and of attention kernels; "needed" is what the model's arithmetic asks for, so that their ratio is what
+recomputation and padding cost. The step's time is the largest of computing at peak speed, moving all operands and
 results of the program's instructions, and sending over all links at once, each with nothing else in the way: a bound,
-not a forecast. --search tries meshes and rows a device; --tables puts JSON files of a folder side by side.
+not a forecast. --quick compiles three times as fast, but leaves out what is moved. --search tries meshes and rows a
+device; --tables puts JSON files of a folder side by side.
 """
 
 import json
@@ -28,6 +29,7 @@ from neurolm_jax.outputs import appearing_file
 _TOPOLOGY = flags.DEFINE_string("topology", None, "A slice (v5e:4x4, v5p:4x4x4, v6e:16x16) or GPUs (h100:4x8).")
 _JSON = flags.DEFINE_string("json", None, "Write the figures here too.")
 _SEARCH = flags.DEFINE_bool("search", False, "Try meshes and rows a device, the best first.")
+_QUICK = flags.DEFINE_bool("quick", False, "Compile with little effort; what is moved is then not told.")
 _ROWS = flags.DEFINE_list("rows", ["4", "8", "16"], "Of EEG (or text), for each part of the batch that --search tries.")
 _TABLES = flags.DEFINE_string("tables", None, "Print the JSON files of a folder as tables; compiles nothing.")
 
@@ -51,16 +53,16 @@ def main() -> None:
     name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"]))
     told = {"config": f"{name.parent.name}/{name.name}", "topology": _TOPOLOGY.value}
     if _SEARCH.value:
-        found = search_and_show(config, chip, devices, _ROWS.value, _TOPOLOGY.value)
+        found = search_and_show(config, chip, devices, _ROWS.value, _TOPOLOGY.value, _QUICK.value)
     else:
-        found = told | estimate(train.build(config), chip, devices)
+        found = told | estimate(train.build(config), chip, devices, _QUICK.value)
         show(found, f"{config.stage}, {_TOPOLOGY.value}: {len(devices)} x {chip.name}")
     if _JSON.value:
         with appearing_file(pathlib.Path(_JSON.value)) as file:
             file.write_text(json.dumps(found, indent=1))
 
 
-def search_and_show(config, chip, devices, rows, topology: str) -> dict:
+def search_and_show(config, chip, devices, rows, topology: str, quick: bool = False) -> dict:
     """Prints what ``search`` tries, and the best again as a whole; ``rows`` are numbers as they were typed.
 
     Returns ``{"best", "tried"}``.
@@ -78,7 +80,7 @@ def search_and_show(config, chip, devices, rows, topology: str) -> dict:
         raise UserError(f"--rows {','.join(rows)}: want whole numbers of rows, 1 or more")
     found = []
     print(f"{'data':>5} {'fsdp':>5} {'tensor':>6} {'rows':>5} {'GB':>6} {'ms at least':>12} {'tokens/s at most':>17}")
-    for one in search.search(train.build, config, chip, devices, counts):
+    for one in search.search(train.build, config, chip, devices, counts, quick):
         found.append(one)
         mesh = one["mesh"]
         begin = f"{mesh['data']:>5} {mesh['fsdp']:>5} {mesh['tensor']:>6}"
@@ -112,7 +114,8 @@ def show(found: dict, title: str) -> None:
         "operations a chip": f"{found['flops']['program'] / 1e12:.2f} T, {found['waste']:.2f} times the needed",
         "sent a chip": ", ".join(f"{kind} {size / 1e9:.2f}" for kind, size in sent.items()) + " GB",
         "computing, memory, network": ", ".join(
-            f"{1e3 * seconds[part]:.1f}" for part in ("compute", "memory", "network")
+            "?" if part == "memory" and found["quick"] else f"{1e3 * seconds[part]:.1f}"
+            for part in ("compute", "memory", "network")
         )
         + " ms",
         "step, utilisation": f"{1e3 * seconds['step']:.1f} ms at least, {found['utilisation']:.1%} at most",

@@ -229,7 +229,7 @@ def test_a_program_too_large_for_the_device_is_told(small_data, runs, monkeypatc
         def lower(self, *_):
             return self
 
-        def compile(self):
+        def compile(self, compiler_options):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory. Used 20.10G of 15.75G hbm. More")
 
     monkeypatch.setattr(estimates, "make_train_step", lambda stage, mesh: Huge())
@@ -250,7 +250,7 @@ def test_meshes_use_all_devices_and_split_heads_evenly(count, heads):
 def test_a_search_stops_where_memory_does(small_data, runs, monkeypatch):
     asked = []
 
-    def estimated(stage, chip, devices):
+    def estimated(stage, chip, devices, quick):
         asked.append((stage.config.mesh.tensor, stage.config.batch_size, stage.config.text_batch_size))
         if stage.config.batch_size > 32:
             raise estimates.DoesNotFit("does not fit")

@@ -114,6 +114,13 @@ def test_variables_that_make_no_sense_are_named(variables):
     assert jax.process_count() == 1
 
 
+@pytest.mark.parametrize("wait", ["soon", "0", "nan", "-3"])
+def test_a_wait_that_makes_no_sense_is_named(wait):
+    variables = {"NEUROLM_COORDINATOR": "localhost:1", "NEUROLM_PROCESSES": "1", "NEUROLM_PROCESS": "0"}
+    with pytest.raises(UserError, match=f"NEUROLM_WAIT={wait}: want seconds, 1 or more"):
+        processes.join(variables | {"NEUROLM_WAIT": wait})
+
+
 def test_no_launcher_no_job():
     processes.join({})
     processes.join({"NEUROLM_COORDINATOR": "localhost:1", "NEUROLM_PROCESSES": "1", "NEUROLM_PROCESS": "0"})
@@ -132,9 +139,9 @@ def test_the_launcher_names_the_process_that_fails_and_stops_the_others():
 
 def test_a_command_ends_with_one_line_when_a_process_is_missing(tmp_path):
     """Process 0 dies at start-up, as the launcher sees it, or is never started."""
-    code = "import neurolm_jax.training.processes as p; p.WAIT = 1; p.join.__defaults__ = (p.os.environ, 1.0)\n"
-    code += "from neurolm_jax.command import run; run(p.join)"
+    code = "from neurolm_jax.command import run; from neurolm_jax.training import processes; run(processes.join)"
     environment = os.environ | {"NEUROLM_COORDINATOR": f"localhost:{free_port()}", "NEUROLM_PROCESSES": "2"}
+    environment["NEUROLM_WAIT"] = "1"
     line = [sys.executable, "-c", code]
     done = subprocess.run(line, env=environment | {"NEUROLM_PROCESS": "1"}, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "process 0 is not at" in done.stderr

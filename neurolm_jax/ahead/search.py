@@ -36,7 +36,9 @@ def with_rows(config, mesh: dict[str, int], rows: int):
     return changed
 
 
-def search(build: Callable, config, chip: Chip, devices: list, rows: Sequence[int]) -> Iterator[dict]:
+def search(
+    build: Callable, config, chip: Chip, devices: list, rows: Sequence[int], quick: bool = False
+) -> Iterator[dict]:
     """Figures of ``estimate`` for each mesh and number of rows; where memory is too small, ``{"mesh", "rows_each",
     "error"}`` instead, and more rows are not tried.
 
@@ -47,7 +49,7 @@ def search(build: Callable, config, chip: Chip, devices: list, rows: Sequence[in
     for mesh in meshes(len(devices), heads):
         for count in sorted(rows):
             try:
-                yield estimate(build(with_rows(config, mesh, count)), chip, devices)
+                yield estimate(build(with_rows(config, mesh, count)), chip, devices, quick)
             except DoesNotFit as error:
                 yield {"mesh": mesh, "rows_each": count, "error": str(error)}
                 break

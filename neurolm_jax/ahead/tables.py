@@ -35,7 +35,7 @@ def programs(found: Sequence[dict]) -> str:
     heads += ["utilisation <=", "25,000 h >="]
     lines = [heads, ["---"] * len(heads)]
     for one in found:
-        seconds, rows = one["seconds"], one["rows"]
+        rows = one["rows"]
         peak = (one["bytes"]["peak"] + one["bytes"]["program"]) / GIGABYTE
         hours = f"{one['corpus_hours']:.2f} h, {one['corpus_chip_hours']:,.0f} chip-h" if one["corpus_hours"] else ""
         lines.append(
@@ -46,7 +46,7 @@ def programs(found: Sequence[dict]) -> str:
                 " + ".join(f"{count / one['chips']:g}" for count in rows.values() if count),
                 f"{peak:.1f} of {one['bytes']['memory'] / GIGABYTE:.0f}",
                 f"{one['waste']:.2f}",
-                ", ".join(f"{1e3 * seconds[part]:.0f}" for part in ("compute", "memory", "network")),
+                _times(one, 0),
                 f"{one['utilisation']:.0%}",
                 hours,
             ]
@@ -69,18 +69,23 @@ def weak_scaling(found: Sequence[dict]) -> str:
             continue
         members = sorted(members, key=lambda one: one["chips"])
         for one in members:
-            seconds = one["seconds"]
             lines.append(
                 [
                     config.removeprefix("configs/").replace(".py:", " "),
                     one["topology"],
                     str(one["chips"]),
                     f"{sum(one['sent'].values()) / GIGABYTE:.2f}",
-                    ", ".join(f"{1e3 * seconds[part]:.1f}" for part in ("compute", "memory", "network")),
+                    _times(one, 1),
                     *(f"{_speed(one, key) / _speed(members[0], key):.1%}" for key in ("", "_serial")),
                 ]
             )
     return _markdown(lines)
+
+
+def _times(one, digits):
+    seconds = one["seconds"] | ({"memory": None} if one["quick"] else {})
+    times = (seconds[part] for part in ("compute", "memory", "network"))
+    return ", ".join("?" if time is None else f"{1e3 * time:.{digits}f}" for time in times)
 
 
 def _speed(one, kind):

@@ -35,8 +35,8 @@ def moved(
         return 2 * sum(s.bytes for s in update) if instruction.result[0].far else _far(update)
     if opcode.endswith("-start"):  # of collectives, whose results may name their operands too
         return _far(instruction.result)
-    if opcode == "fusion" and (inner := computations.get(instruction.called("calls"))):
-        return _fusion(instruction, operands, inner)
+    if opcode == "fusion":
+        return _fusion(instruction, operands, computations)
     return sum(map(_far, operands)) + _far(instruction.result)
 
 
@@ -44,41 +44,51 @@ def _far(shapes):
     return sum(shape.bytes for shape in shapes if shape.far)
 
 
-def _fusion(instruction, operands, inner):
+def _fusion(instruction, operands, computations):
+    inner = computations[instruction.called("calls")]
     made = {i.name: i for i in inner}
-    users: dict[str, list[Instruction]] = {}
-    for i in inner:
-        for name in i.operands:
-            users.setdefault(name, []).append(i)
-    places = {i.number: i for i in inner if i.opcode == "parameter"}
     total = 0.0
-    for place, shapes in enumerate(operands):
-        if place in places and len(shapes) == 1 and shapes[0].far:
-            total += min(shapes[0].bytes, _read(places[place].name, users, made))
+    for parameter in (i for i in inner if i.opcode == "parameter"):
+        shapes = operands[parameter.number]
+        if len(shapes) == 1 and shapes[0].far:
+            total += min(shapes[0].bytes, _read(parameter.name, inner, computations))
     root = inner[-1]
     results = [made[name] for name in root.operands] if root.opcode == "tuple" else [root]
     for shape, result in zip(instruction.result, results):
-        source = _behind(result, made)
-        written = (
-            made[source.operands[UPDATE[source.opcode]]].result[0].bytes if source.opcode in UPDATE else shape.bytes
-        )
-        total += min(written, shape.bytes) if shape.far else 0.0
+        total += min(shape.bytes, _written(result, made, computations)) if shape.far else 0.0
     return total
 
 
-def _read(name, users, made):
-    """Bytes that the users of a fusion's parameter read of it."""
+def _read(name, inner, computations):
+    """Bytes that a fused computation reads of its parameter, or of another name for it."""
     total = 0.0
-    for i in users.get(name, ()):
+    for i in inner:
+        if name not in i.operands:
+            continue
         if i.opcode in SLICES and i.operands[0] == name:
             total += i.result[0].bytes
         elif i.opcode in UPDATE and i.operands[0] == name:
             continue  # it stays where it is
         elif i.opcode in ALIASES:
-            total += _read(i.name, users, made)
+            total += _read(i.name, inner, computations)
+        elif i.opcode == "fusion":
+            nested = computations[i.called("calls")]
+            for parameter in (n for n in nested if n.opcode == "parameter" and i.operands[n.number] == name):
+                total += _read(parameter.name, nested, computations)
         else:
             return float("inf")
     return total
+
+
+def _written(result, made, computations):
+    """Bytes that are written of a fused computation's result: of an update in place, what is new."""
+    source = _behind(result, made)
+    if source.opcode in UPDATE:
+        return made[source.operands[UPDATE[source.opcode]]].result[0].bytes
+    if source.opcode == "fusion" and len(source.result) == 1:
+        nested = computations[source.called("calls")]
+        return _written(nested[-1], {i.name: i for i in nested}, computations)
+    return float("inf")
 
 
 def _behind(instruction, made):

@@ -9,16 +9,18 @@ from collections.abc import Mapping
 from neurolm_jax.errors import JobError, UserError
 
 COORDINATOR, COUNT, NUMBER = VARIABLES = ("NEUROLM_COORDINATOR", "NEUROLM_PROCESSES", "NEUROLM_PROCESS")
-WAIT = 45.0  # seconds for all to arrive
+SECONDS = "NEUROLM_WAIT"
+WAIT = 45.0  # seconds for all to arrive, unless said otherwise
 LONG = 24 * 3600.0  # seconds that processes wait for one that works alone
 LOST = 45  # seconds without a sign of life, after which a process is given up and the others end
 
 
-def join(environment: Mapping[str, str] = os.environ, wait: float = WAIT) -> None:
+def join(environment: Mapping[str, str] = os.environ, wait: float | None = None) -> None:
     """Make this process one of its job, if its launcher says that there are others.
 
     ``NEUROLM_COORDINATOR=HOST:PORT NEUROLM_PROCESSES=N NEUROLM_PROCESS=I`` tells so, the host being that of process 0;
-    or ``NEUROLM_COORDINATOR=auto`` where JAX can find out (TPU slices, Open MPI).
+    or ``NEUROLM_COORDINATOR=auto`` where JAX can find out (TPU slices, Open MPI). ``NEUROLM_WAIT`` is in seconds, for
+    machines that are not ready at the same time.
 
     Raises:
       UserError: variables that make no sense.
@@ -27,6 +29,7 @@ def join(environment: Mapping[str, str] = os.environ, wait: float = WAIT) -> Non
     address = environment.get(COORDINATOR)
     if not address:
         return
+    wait = _seconds(environment) if wait is None else wait
     import jax
 
     if address == "auto":
@@ -69,6 +72,16 @@ def _read(environment):
     if not (host and 0 <= number < count):
         raise UserError(f"{given}: want HOST:PORT, and a process from 0 to the number of processes less 1")
     return host, port, count, number
+
+
+def _seconds(environment):
+    try:
+        wait = float(environment.get(SECONDS, WAIT))
+    except ValueError:
+        wait = 0.0
+    if not 1 <= wait < LONG:
+        raise UserError(f"{SECONDS}={environment[SECONDS]}: want seconds, 1 or more")
+    return wait
 
 
 def _gather(port, count, deadline):

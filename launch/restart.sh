@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# A command again and again until it ends well, finds its input bad (code 2), or is itself told to end. A stage that was
+# stopped goes on from its newest checkpoint.
+#   RESTARTS=100 PAUSE=5 bash launch/restart.sh python -m neurolm_jax.train ...
+set -uo pipefail
+if [ $# -eq 0 ]; then
+  echo "error: want a command: bash $0 python -m neurolm_jax.train ..." >&2
+  exit 2
+fi
+ended=
+trap 'ended=yes; kill -TERM "$child" 2> /dev/null' TERM INT
+for ((start = 0; ; start++)); do
+  "$@" &
+  child=$!
+  wait "$child"
+  code=$?
+  if [ -n "$ended" ]; then
+    wait "$child" # the signal has ended the first wait
+    exit $?
+  fi
+  if [ "$code" -eq 0 ] || [ "$code" -eq 2 ]; then
+    exit "$code"
+  fi
+  if [ "$start" -ge "${RESTARTS:-100}" ]; then
+    echo "error: ended with code $code, the last of $((start + 1)) times" >&2
+    exit "$code"
+  fi
+  echo "ended with code $code; started again in ${PAUSE:-5} s ($((start + 1)) of ${RESTARTS:-100})" >&2
+  sleep "${PAUSE:-5}"
+done

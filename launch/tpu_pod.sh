@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# A command of this project on all hosts of a TPU slice, over a Cloud Storage bucket that lies at bucket/ on each:
+#   bash launch/tpu_pod.sh NAME ZONE BUCKET python -m neurolm_jax.train --workdir bucket/runs/xl/pretrain ...
+# This project, as it is committed, is copied to the hosts and installed there first. Whenever a host is lost the command
+# is started again on all of them and goes on from the newest checkpoint; so it does if this script is.
+set -euo pipefail
+if [ $# -lt 4 ]; then
+  echo "error: want a slice, its zone, a bucket and a command: bash $0 NAME ZONE BUCKET python -m ..." >&2
+  exit 2
+fi
+name=$1 zone=$2 bucket=${3#gs://}
+shift 3
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+archive=$(mktemp -d)/neurolm_jax.tar.gz
+trap 'rm -r "$(dirname "$archive")"' EXIT
+git archive --format=tar.gz --output="$archive" HEAD
+
+# Bucket and command arrive at the hosts word by word as they stand here.
+printf -v command '%q ' "$@"
+printf -v place '%q' "$bucket"
+read -r -d '' setup << HOST || true
+set -eu
+rm -rf neurolm_jax.new && mkdir -p neurolm_jax neurolm_jax.new bucket
+tar -xzf neurolm_jax.tar.gz -C neurolm_jax.new && cp -r neurolm_jax.new/. neurolm_jax
+command -v gcsfuse > /dev/null && command -v python3.11 > /dev/null || {
+  release=gcsfuse-\$(lsb_release -c -s)
+  echo "deb [signed-by=/usr/share/keyrings/cloud.google.asc] https://packages.cloud.google.com/apt \$release main" \\
+    | sudo tee /etc/apt/sources.list.d/gcsfuse.list > /dev/null
+  curl -fsS https://packages.cloud.google.com/apt/doc/apt-key.gpg | sudo tee /usr/share/keyrings/cloud.google.asc > /dev/null
+  sudo apt-get update -q && sudo apt-get install -q -y gcsfuse python3.11 python3.11-venv
+}
+mountpoint -q bucket || gcsfuse --implicit-dirs $place bucket
+ln -sfn ../bucket neurolm_jax/bucket
+cd neurolm_jax && PYTHON=python3.11 ACCELERATOR=tpu bash -c 'source launch/environment.sh'
+HOST
+read -r -d '' work << HOST || true
+cd neurolm_jax && { pkill -f 'python -m neurolm_jax' || true; }
+export PYTHON=python3.11 ACCELERATOR=tpu NEUROLM_COORDINATOR=auto JAX_COMPILATION_CACHE_DIR=\$PWD/bucket/compiled
+source launch/environment.sh && exec $command
+HOST
+
+on_all=(--zone="$zone" --worker=all --quiet)
+gcloud compute tpus tpu-vm scp "$archive" "$name:neurolm_jax.tar.gz" "${on_all[@]}"
+gcloud compute tpus tpu-vm ssh "$name" "${on_all[@]}" --command="$setup"
+bash launch/restart.sh gcloud compute tpus tpu-vm ssh "$name" "${on_all[@]}" --command="$work"
