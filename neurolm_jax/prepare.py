@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from neurolm_jax.command import argument_parser, run
-from neurolm_jax.corpus.excluded import Excluded, excluded
+from neurolm_jax.corpus.excluded import NOTHING, Excluded, excluded
 from neurolm_jax.data import remote, shards, text
 from neurolm_jax.eeg.preprocessing import Preprocessing
 from neurolm_jax.eeg.tasks import NAMES, Task, load_task
@@ -52,7 +52,12 @@ def main() -> None:
     task.add_argument("--skip-faulty", action="store_true", help="leave faulty recordings out, instead of stopping")
     for kind in (eeg, task):
         kind.add_argument(
-            "--exclude", nargs="+", default=[], metavar="NAME=DIR", help="prepared tasks to keep apart from"
+            "--exclude",
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="NAME=DIR",
+            help="prepared tasks to keep apart from",
         )
     words = kinds.add_parser("text", help="plain text, jsonl, parquet, docstrings of Python files, hf:OWNER/NAME")
     words.add_argument("inputs", nargs="+")
@@ -77,10 +82,10 @@ def main() -> None:
         _check_asked(arguments, arguments.out, there)
         print(f"{arguments.out}: already prepared")
     elif arguments.kind == "eeg":
-        prepare_eeg(arguments, excluded(_beside(url or arguments.out) | _named(arguments.exclude)))
+        prepare_eeg(arguments, _without(arguments, url or arguments.out))
     elif arguments.kind == "task":
         options = {"way": arguments.split, "seed": arguments.seed, "skip_faulty": arguments.skip_faulty}
-        options["without"] = excluded(_named(arguments.exclude))
+        options["without"] = _without(arguments, url or arguments.out)
         prepare_task(load_task(arguments.name), arguments.inputs[0], arguments.out, **options)
     else:
         prepare_text(arguments.inputs, arguments.out)
@@ -104,6 +109,14 @@ def prepare_eeg(arguments, without: Excluded) -> None:
     print_recordings(manifest, str(arguments.out))
 
 
+def _without(arguments, out: str | pathlib.Path) -> Excluded:
+    """What must not be learnt from: of the sets that are named, and for a corpus of those beside it."""
+    found = _beside(out) if arguments.kind == "eeg" else {}
+    for name, folders in _named(arguments.exclude).items():
+        found.setdefault(name, []).extend(folders)
+    return excluded(found)
+
+
 def _beside(out: str | pathlib.Path) -> dict[str, list[str]]:
     """Folders of the tasks beside a folder or address, by the name of each."""
     pattern = "*/windows/*/manifest.json"
@@ -117,31 +130,42 @@ def _beside(out: str | pathlib.Path) -> dict[str, list[str]]:
     return found
 
 
-def _named(pairs: Sequence[str]) -> dict[str, list[pathlib.Path]]:
+def _named(pairs: Sequence[str]) -> dict[str, list[str]]:
     """Folders of the sets of ``--exclude``."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for pair in pairs:
         name, _, path = pair.partition("=")
-        found[name] = [f.parent for f in sorted(pathlib.Path(path).rglob("manifest.json"))] if path else []
-        if not found[name]:
+        if remote.is_url(path):
+            files = remote.find(path, "**/manifest.json")
+        else:
+            files = [file.as_posix() for file in sorted(pathlib.Path(path).rglob("manifest.json"))] if path else []
+        if not files:
             raise UserError(f"--exclude {pair}: want NAME=FOLDER, a folder that 'prepare task' wrote")
+        found.setdefault(name, []).extend(file.removesuffix("/manifest.json") for file in files)
     return found
 
 
 def _check_asked(arguments, out, folders: Sequence[str | pathlib.Path]) -> None:
-    """Refuse to take what is there for what is asked, where it was split otherwise or not kept apart."""
-    if arguments.kind == "text":
-        return
-    apart = set(_named(arguments.exclude))
-    for manifest in map(shards.read_manifest, folders):
-        there = manifest.get("split_by")
-        if arguments.kind == "task" and there and there != {"way": arguments.split, "seed": arguments.seed}:
-            way = f"--split {there['way']} --seed {there['seed']}"
-            raise UserError(f"{out}: prepared with {way}; remove the folder, or give another --out")
-        if missing := sorted(apart - set(manifest.get("kept_apart_from", ()))):
-            raise UserError(
-                f"{out}: prepared without --exclude {', '.join(missing)}; remove the folder, or give another --out"
-            )
+    """Refuse to take what is there for what is asked: something else, split otherwise, or not kept apart from what must
+    not be learnt from now."""
+    manifests = [shards.read_manifest(folder) for folder in folders]
+    task = load_task(arguments.name).name if arguments.kind == "task" else None
+    remedy = "remove the folder, or give another --out"
+    for manifest in manifests:
+        kind = "task" if "split_by" in manifest else manifest["kind"]
+        if kind != arguments.kind or (task and manifest["source"] != task):
+            raise UserError(f"{out}: holds {manifest.get('source', kind)}, not {task or arguments.kind}; {remedy}")
+        if task and manifest["split_by"] != {"way": arguments.split, "seed": arguments.seed}:
+            there = manifest["split_by"]
+            raise UserError(f"{out}: prepared with --split {there['way']} --seed {there['seed']}; {remedy}")
+    without = _without(arguments, out) if arguments.kind != "text" else NOTHING
+    learnt = [(m, r) for m in manifests if m.get("split") != "test" for r in m.get("recordings", ())]
+    for manifest, recording in learnt:
+        cohort = manifest.get("cohort", recording.get("cohort"))
+        digests = recording["hash"], *recording.get("file_hashes", ())
+        reason = without.reason(cohort, recording["subject"], *digests)
+        if reason and recording["outcome"] == "used":
+            raise UserError(f"{out}: prepared without regard to {recording['name']}, {reason}; {remedy}")
 
 
 def prepare_task(task: Task, path: pathlib.Path, out: pathlib.Path, **options) -> None:

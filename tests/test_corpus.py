@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import struct
 
@@ -180,6 +181,23 @@ def test_tuh_paths_tell_subject_session_and_montage(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("edf/train/normal/01_tcp_ar/aaaaaaaq_s004_t000.edf", ("aaaaaaaq", "s004", "AR")),
+        ("edf/02_tcp_le/aaaaaaac_s002_t001.edf", ("aaaaaaac", "s002", "LE")),
+        ("edf/train/aaaaaaar/aaaaaaar_00000001.edf", ("aaaaaaar", None, None)),
+        ("edf/eval/000/bckg_000_a_.edf", (None, None, None)),
+        ("other/visit_one_20200101.edf", (None, None, None)),
+    ],
+)
+def test_files_of_tuab_and_tuev_tell_their_subject(tmp_path, path, told):
+    write_edf(tmp_path / path, noise(0, seconds=2))
+    [source] = sources.find([tmp_path])[0]
+    assert (source.subject, source.session, source.reference) == told
+    assert source.cohort == ("tuh" if told[0] else None)
+
+
 def test_subjects_and_recordings_that_are_tested_on_are_left_out(tmp_path):
     tree = tmp_path / "tueg" / "edf" / "000"
     for i, subject in enumerate(("aaaaaaaa", "aaaaaaab", "aaaaaaac")):
@@ -229,6 +247,32 @@ def test_a_bids_tree(tmp_path):
     assert found["left_out"] == {"C3": "marked bad", "T3": "of type EOG"}
     # A sidecar does not make it another recording.
     assert found["hash"] == recording_hash(mne.io.read_raw(place / "sub-01_ses-a_task-rest_eeg.edf", verbose="error"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "sub-01_task-rest_channels.tsv",
+            "name\tunits\nFp1\tµV\n".encode("latin-1"),
+            "channels.tsv: not a table in UTF-8",
+        ),
+        ("sub-01_task-rest_eeg.json", b"{", "eeg.json: not a JSON object"),
+        ("sub-01_task-rest_eeg.json", None, "eeg.json: not a JSON object .*No such file"),
+    ],
+)
+def test_a_faulty_sidecar_costs_its_recording_alone(tmp_path, name, content, message):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "dataset_description.json").write_text("{}")
+    for subject in ("01", "02"):
+        write_edf(tmp_path / "in" / f"sub-{subject}/eeg/sub-{subject}_task-rest_eeg.edf", noise(int(subject)))
+    sidecar = tmp_path / "in" / "sub-01" / "eeg" / name
+    if content is None:
+        sidecar.symlink_to("not/fetched")
+    else:
+        sidecar.write_bytes(content)
+    found = build.build([tmp_path / "in"], tmp_path / "out", SETTINGS, "c")["recordings"]
+    assert [r["outcome"] for r in found] == ["skipped", "used"] and re.search(message, found[0]["reason"])
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,34 @@ def test_figures_are_kept_before_the_regressions_and_after(runs):
     assert kept[1] == json.loads(json.dumps(found))
 
 
+def test_processes_meet_even_where_the_first_fails(runs, monkeypatch):
+    """The others would wait for it until JAX gives up."""
+    from neurolm_jax.training import processes
+
+    met = []
+    monkeypatch.setattr(processes, "meet", met.append)
+
+    def full(found):
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        evaluate(runs / "instruct", names=["eyes"], options=Options(quick=True), keep=full)
+    assert met == ["evaluated"]
+
+
+def test_a_checkpoint_tells_when_it_was_written_without_a_word(runs, tmp_path, caplog):
+    from neurolm_jax.training import checkpoint
+
+    written = checkpoint.written_at(runs / "instruct")
+    assert written != checkpoint.written_at(runs / "pretrain") and not caplog.records
+    shutil.copytree(runs / "instruct" / "checkpoints", tmp_path / "checkpoints")
+    assert checkpoint.written_at(tmp_path) == written
+    for file in (tmp_path / "checkpoints").glob("*/_CHECKPOINT_METADATA"):
+        file.write_text('{"commit_timestamp_nsecs": null}')
+    with pytest.raises(UserError, match="does not tell when the checkpoint was written"):
+        checkpoint.written_at(tmp_path)
+
+
 def test_the_test_part_is_not_learnt_from(runs):
     stage = load_trained(runs / "instruct").stage
     stage.config.data.splits = ("train", "test")

@@ -106,7 +106,7 @@ def test_guard():
 def test_guard_knows_a_file_and_its_stretches():
     def stretch(split, digest):
         found = opened(split, digest)
-        found.manifest["recordings"][0]["whole_hash"] = "whole"
+        found.manifest["recordings"][0]["file_hashes"] = ["other", "whole"]
         return found
 
     guard.check_disjoint([stretch("train", "a")], [stretch("test", "b")])  # trials of one session

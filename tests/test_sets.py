@@ -273,11 +273,16 @@ def test_a_file_of_ones_own_is_a_task(tmp_path):
     (tmp_path / "none.py").write_text("x = 1\n")
     (tmp_path / "few.py").write_text("from neurolm_jax.eeg.tasks import Task\nTASK = Task(name='x')\n")
     (tmp_path / "torn.py").write_text("TASK = (\n")
+    (tmp_path / "lost.py").write_text("x = 1\nopen('/nowhere')\n")
+    later = "from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass\nclass A:\n    x: int\n"
+    (tmp_path / "later.py").write_text(later + example)
+    assert load_task(str(tmp_path / "later.py")).name == task.name
     faults = {
         "none.py": "defines no TASK",
         "missing.py": "no such file",
-        "few.py": "TypeError",
+        "few.py": "few.py:2: TypeError",
         "torn.py": "SyntaxError",
+        "lost.py": "lost.py:2: FileNotFoundError",
     }
     for name, message in faults.items():
         with pytest.raises(UserError, match=message):
@@ -319,12 +324,12 @@ def test_a_training_part_keeps_apart_from_another_set(trees, prepared, tmp_path)
     sides = {s: shards.read_manifest(prepared / "tusl/windows" / s)["recordings"] for s in SPLITS}
     (first, second, third), tested, chosen = sides["train"][:3], sides["test"][0], sides["validation"][0]
     subjects = {("tuh", r["subject"]): "tuab" for r in (first, tested, chosen)} | {("x", second["subject"]): "x"}
-    without = Excluded(subjects, {third["hash"]: "tuev"}, ("tuab", "tuev"))
+    without = Excluded(subjects, {third["hash"]: "tuev"})
     prepare.prepare_task(load_task("tusl"), trees["tusl"], tmp_path / "apart", without=without)
     reasons = {}
     for split in sides:
         apart = shards.read_manifest(tmp_path / "apart" / "windows" / split)
-        assert (apart["cohort"], apart["kept_apart_from"]) == ("tuh", ["tuab", "tuev"])
+        assert apart["cohort"] == "tuh"
         reasons |= {r["name"]: r["reason"] for r in apart["recordings"] if r["outcome"] == "excluded"}
     want = {r["name"]: f"subject {r['subject']} is in tuab" for r in (first, chosen)}
     assert reasons == want | {third["name"]: "a recording of tuev"}
@@ -345,7 +350,7 @@ def test_a_stretch_of_a_file_is_known_by_the_file(trees, tmp_path):
 
     def hashes(folder):
         found = [r for s in SPLITS for r in shards.read_manifest(folder / "windows" / s)["recordings"]]
-        return [(r["hash"], r["whole_hash"]) for r in found]
+        return [(r["hash"], *r["file_hashes"]) for r in found]
 
     trial = task("trials", ("trial", "s", "train", (5.0, 13.0)))
     prepare.prepare_task(trial, file, tmp_path / "trials")
@@ -454,23 +459,104 @@ def test_a_folder_split_otherwise_is_not_taken_for_what_is_asked(trees, tmp_path
             run(other)
 
 
-def test_a_folder_not_kept_apart_is_not_taken_for_what_is_asked(trees, prepared, tmp_path, monkeypatch, capsys):
-    def run(kind, *arguments, apart=()):
-        monkeypatch.setattr(sys, "argv", ["prepare", *kind, *map(str, arguments), *apart])
+@pytest.fixture
+def command(monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["prepare", *map(str, arguments)])
         prepare.main()
         return capsys.readouterr().out
 
-    task = ["task", "workload"], trees["workload"], "--out", tmp_path / "a" / "task"
-    corpus = ["eeg"], next(trees["hmc"].rglob("*.edf")), "--out", tmp_path / "b" / "eeg"
-    exclude = ["--exclude", f"tuab={prepared / 'tuab'}"]
+    return run
+
+
+def used(folder):
+    return {r["name"] for r in shards.read_manifest(folder)["recordings"] if r["outcome"] == "used"}
+
+
+def test_what_is_there_is_not_taken_for_what_is_asked(trees, prepared, tmp_path, command):
+    task = "task", "tusl", trees["tusl"], "--seed=7", "--out", tmp_path / "a" / "task"
+    corpus = "eeg", trees["hmc"], "--out", tmp_path / "b" / "eeg"
+    exclude = {task: f"tusl={prepared / 'tusl'}", corpus: f"hmc={prepared / 'hmc'}"}
     for arguments in (task, corpus):
-        run(*arguments)
-        with pytest.raises(UserError, match="prepared without --exclude tuab; remove the folder"):
-            run(*arguments, apart=exclude)
+        command(*arguments)
+        with pytest.raises(
+            UserError, match="prepared without regard to .*, (a recording of|subject .* is in) (tusl|hmc)"
+        ):
+            command(*arguments, "--exclude", exclude[arguments])
         shutil.rmtree(arguments[-1])
-        run(*arguments, apart=exclude)
-        assert "already prepared" in run(*arguments, apart=exclude)
-        assert "already prepared" in run(*arguments)
+        command(*arguments, "--exclude", exclude[arguments])
+        assert "already prepared" in command(*arguments, "--exclude", exclude[arguments])
+        assert "already prepared" in command(*arguments)
+    with pytest.raises(UserError, match="holds tusl, not hmc; remove the folder"):
+        command("task", "hmc", trees["hmc"], "--out", tmp_path / "a" / "task")
+    with pytest.raises(UserError, match="holds eeg, not hmc"):
+        command("task", "hmc", trees["hmc"], "--out", tmp_path / "b" / "eeg")
+    # A set that was prepared beside a corpus after it.
+    command("eeg", trees["hmc"], "--out", tmp_path / "c" / "eeg")
+    shutil.copytree(prepared / "hmc", tmp_path / "c" / "hmc")
+    with pytest.raises(UserError, match="prepared without regard to"):
+        command("eeg", trees["hmc"], "--out", tmp_path / "c" / "eeg")
+
+
+def test_all_that_is_excluded_is_left_out(trees, prepared, tmp_path, command):
+    """Named in one option or in several, with one name or with several, beside the corpus or elsewhere."""
+    files = sorted(trees["hmc"].rglob("SN???.edf"))[:4] + sorted(trees["workload"].rglob("*_1.edf"))[:4]
+    for place, file in enumerate(files):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        shutil.copy(file, tmp_path / "in" / f"{place}.edf")
+    parts = {}
+    for name, place in (("hmc", 0), ("workload", 4)):  # one recording of each is tested on
+        raw = read_raw(tmp_path / "in" / f"{place}.edf")
+        manifest = {"kind": "task", "split": "test", "cohort": name, "recordings": [{"hash": recording_hash(raw)}]}
+        parts[name] = tmp_path / "sets" / name
+        shards.write(parts[name] / "windows" / "test", [], manifest)
+    shards.write(tmp_path / "sets" / "text" / "validation", [], {"kind": "text", "split": "validation"})
+    both = [f"{name}={folder}" for name, folder in parts.items()]
+    ways = {
+        "several": ["--exclude", *both],
+        "again": [word for pair in both for word in ("--exclude", pair)],
+        "alike": ["--exclude", f"x={parts['hmc']}", f"x={parts['workload']}"],
+        "all": ["--exclude", f"x={tmp_path / 'sets'}"],  # text there is no matter
+        "address": ["--exclude", f"x=file://{tmp_path / 'sets'}"],
+    }
+    for way, options in ways.items():
+        command("eeg", tmp_path / "in", "--out", tmp_path / way / "eeg", *options)
+        assert used(tmp_path / way / "eeg") == {"1.edf", "2.edf", "3.edf", "5.edf", "6.edf", "7.edf"}, way
+    shutil.copytree(parts["hmc"], tmp_path / "beside" / "x")
+    command("eeg", tmp_path / "in", "--out", tmp_path / "beside" / "eeg", "--exclude", f"x={parts['workload']}")
+    assert len(used(tmp_path / "beside" / "eeg")) == 6
+    with pytest.raises(UserError, match="x: no test or validation part of a task among"):
+        command("eeg", tmp_path / "in", "--out", tmp_path / "z", "--exclude", f"x={tmp_path / 'sets' / 'text'}")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda raw: raw.crop(10, 50),
+        lambda raw: raw.pick(["F4"]),
+        lambda raw: raw.rename_channels({"ECG": "Cz"}),
+        lambda raw: raw.info.update(bads=["F4"]),
+        lambda raw: raw.load_data().set_eeg_reference(["C4"]),
+        lambda raw: raw.reorder_channels(raw.ch_names[::-1]),
+    ],
+    ids=["crop", "pick", "rename", "bads", "reference", "reorder"],
+)
+def test_a_file_is_known_again_whatever_a_task_does_to_it(tmp_path, change):
+    file = tmp_path / "x.edf"
+    edf(["F4", "C4", "O2", "ECG"], 250, 60)(file)
+
+    def opened():
+        raw = read_raw(file)
+        change(raw)
+        return Opened(raw, [Window(0.0, 4.0, "low")])
+
+    task = load_task("workload")
+    made = [Recording("x", "s", "test", opened)]
+    task = dataclasses.replace(task, rates=(), channels=(), recordings=lambda path: made)
+    prepare.prepare_task(task, file, tmp_path / "task")
+    without = excluded({"task": [tmp_path / "task" / "windows" / "test"]})
+    with pytest.raises(UserError, match="x.edf: a recording of task"):
+        build.build([file], tmp_path / "eeg", Preprocessing(), "c", without)
 
 
 def test_a_set_without_a_window_is_refused(trees, tmp_path):

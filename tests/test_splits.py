@@ -94,6 +94,11 @@ def test_other_faults_are_named():
         ({"seconds": True}, "seconds: want whole seconds"),
         ({"answers": ("Yes", "No")}, "answers: want label -> answer"),
         ({"answers": {"a": "Yes", "b": 2}}, "answers: want a text for each label"),
+        ({"channels": ("Cz", "FzZ")}, "channels: want electrodes of the vocabulary"),
+        ({"rates": (float("nan"),)}, "rates: want numbers in Hz"),
+        ({"answers": {"a": "Yes", "b": " "}, "positive": None}, "answers: want two labels or more"),
+        ({"answers": {"a": "Yes", "b": "yes "}, "positive": None}, "answers: want two labels or more"),
+        ({"published": {"NeuroLM-B": 3}}, "published: want model -> measure -> number"),
         ({"channels": "Cz"}, "channels: want a tuple of electrodes' names"),
         ({"rates": ("250",)}, "rates: want a tuple of numbers"),
         ({"rates": 250.0}, "rates: want a tuple of numbers"),
@@ -106,6 +111,12 @@ def test_other_faults_are_named():
 def test_a_task_that_makes_no_sense_is_refused(fields, message):
     with pytest.raises(UserError, match=f"task .*: {message}.*, not "):
         dataclasses.replace(load_task("blink"), **fields)
+
+
+@pytest.mark.parametrize("fields", [{"low": 80.0, "high": 1.0}, {"low": "x"}, {"high": -1.0}, {"mains": float("nan")}])
+def test_preprocessing_that_makes_no_sense_is_refused(fields):
+    with pytest.raises(UserError, match="preprocessing: (low|high|mains): want .*, not "):
+        dataclasses.replace(load_task("blink").preprocessing, **fields)
 
 
 def test_official_splits():

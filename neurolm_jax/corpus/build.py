@@ -56,7 +56,6 @@ def build(
         "source": corpus,
         "split": "train",
         "preprocessing": described,
-        "kept_apart_from": list(without.sets),
         "hours": sum(outcome["hours"] for outcome in outcomes),
         "seconds": time.perf_counter() - begin,
         "recordings": outcomes,

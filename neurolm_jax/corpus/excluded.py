@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from neurolm_jax.data import shards
 from neurolm_jax.errors import UserError
@@ -10,11 +10,10 @@ from neurolm_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Excluded:
-    """subjects: cohort and subject -> set; hashes: of samples -> set; sets: the names of all of them."""
+    """subjects: cohort and subject -> set; hashes: of samples -> set."""
 
     subjects: Mapping[tuple[str, str], str]
     hashes: Mapping[str, str]
-    sets: tuple[str, ...] = ()
 
     def reason(self, cohort: str | None, subject: str | None, *digests: str | None) -> str | None:
         """Why a recording is left out, by its subject, its samples or those of the file it is a stretch of; None if it
@@ -25,27 +24,29 @@ class Excluded:
 
 
 NOTHING = Excluded({}, {})
+KEPT = ("test", "validation")  # parts
 
 
-def excluded(sets: Mapping[str, Iterable[str | pathlib.Path]]) -> Excluded:
+def excluded(sets: Mapping[str, Sequence[str | pathlib.Path]]) -> Excluded:
     """Subjects and recordings of the test and validation parts of each set, given all its folders of shards.
 
     Of a set whose recordings are stretches of files, the files are left out whole.
 
     Raises:
-      UserError: a manifest that does not tell.
+      UserError: a manifest that does not tell; a set without such a part.
     """
     subjects, hashes = {}, {}
     for name, folders in sets.items():
-        for folder in folders:
-            manifest = shards.read_manifest(folder)
-            if manifest.get("split") not in ("test", "validation"):
-                continue
+        manifests = {folder: shards.read_manifest(folder) for folder in folders}
+        parts = {f: m for f, m in manifests.items() if m.get("kind") != "text" and m.get("split") in KEPT}
+        if not parts:
+            raise UserError(f"{name}: no test or validation part of a task among {', '.join(map(str, folders))}")
+        for folder, manifest in parts.items():
             if not {"recordings", "cohort"} <= manifest.keys():
                 raise UserError(f"{folder}: not of this version's 'prepare task'; prepare that set again")
             for recording in manifest["recordings"]:
-                for digest in filter(None, (recording.get("hash"), recording.get("whole_hash"))):
+                for digest in filter(None, (recording.get("hash"), *recording.get("file_hashes", ()))):
                     hashes.setdefault(digest, name)
                 if recording.get("subject"):
                     subjects.setdefault((manifest["cohort"], recording["subject"]), name)
-    return Excluded(subjects, hashes, tuple(sorted(sets)))
+    return Excluded(subjects, hashes)

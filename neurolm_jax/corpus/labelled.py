@@ -11,12 +11,12 @@ from neurolm_jax.corpus.excluded import NOTHING, Excluded
 from neurolm_jax.corpus.parts import entry
 from neurolm_jax.corpus.recording import PIECE
 from neurolm_jax.data import shards
-from neurolm_jax.eeg.identity import recording_hash
-from neurolm_jax.eeg.preprocessing import RATE, Signal, known_channels, preprocess
+from neurolm_jax.eeg.identity import middle, recording_hash
+from neurolm_jax.eeg.preprocessing import RATE, Signal, choose_channels, known_channels, preprocess
 from neurolm_jax.eeg.records import Record, encode
-from neurolm_jax.eeg.tasks import Recording, Task
+from neurolm_jax.eeg.tasks import Opened, Recording, Task
 from neurolm_jax.eeg.tasks.base import SPLITS, Window
-from neurolm_jax.eeg.tasks.readers import duration_of, foreign_bytes
+from neurolm_jax.eeg.tasks.readers import duration_of, foreign_bytes, read_raw
 from neurolm_jax.eeg.tasks.splits import assign
 from neurolm_jax.errors import UserError
 from neurolm_jax.outputs import appearing_folder
@@ -69,7 +69,6 @@ def write_task(
                     "cohort": task.cohort or task.name,
                     "split": split,
                     "split_by": {"way": way, "seed": seed},
-                    "kept_apart_from": list(without.sets),
                     "preprocessing": dataclasses.asdict(task.preprocessing) | {"rate": RATE, "unit": "microvolt"},
                     "seconds": time.perf_counter() - begin,
                 }
@@ -88,7 +87,7 @@ class _Folder:
 
     def outcome(self, recording: Recording, became="skipped", reason: str | None = None, hours=0.0, **read):
         """What became of a recording; returns its number."""
-        known = {"hash": "", "whole_hash": "", "rate": None, "channels": []} | read
+        known = {"hash": "", "file_hashes": [], "rate": None, "channels": []} | read
         told = {"name": recording.name, "subject": recording.subject, "outcome": became, "reason": reason}
         self._outcomes.append(told | known | {"hours": hours})
         return len(self._outcomes) - 1
@@ -106,25 +105,49 @@ class _Folder:
 
 
 class _Digests:
-    """Hashes of what was read: of recordings, and of the files that some are stretches of."""
+    """Hashes of what was read: of recordings, and of the files that they are taken from."""
 
     def __init__(self):
         self.seen: dict[str, str] = {}
-        self._wholes: dict[tuple, str] = {}
+        self._files: dict[tuple, str] = {}
 
-    def of_whole(self, raw) -> str:
-        """Of a whole file, read but once."""
-        if raw is None:
-            return ""
+    def of_files(self, recording: Recording, opened: Opened, digest: str) -> list[str]:
+        """Of the files as ``prepare eeg`` would read them, whatever the task has done to its samples; [] where that is
+        the recording's own ``digest``. What cannot be read as it is, cannot get into a corpus either."""
+        raw, _, whole = opened
+        if whole is not None:
+            return [self._of(whole)]
+        found = [self._of(raw)] if recording.span else []
+        for file in dict.fromkeys(filter(None, raw.filenames)):
+            with contextlib.suppress(UserError):
+                unchanged = read_raw(file)
+                with foreign_bytes(file):
+                    if recording.span or not _same(raw, unchanged):
+                        found.append(self._of(unchanged))
+        return sorted({*found} - {digest, ""})
+
+    def _of(self, raw):
+        """Of a file's, but once."""
         if not all(raw.filenames):  # in memory: nothing tells it from another
             return recording_hash(raw)
-        if raw.filenames not in self._wholes:
-            self._wholes[raw.filenames] = recording_hash(raw)
-        return self._wholes[raw.filenames]
+        key = raw.filenames, tuple(choose_channels(raw)[0]), raw.n_times
+        if key not in self._files:
+            self._files[key] = recording_hash(raw)
+        return self._files[key]
+
+
+def _same(raw, other) -> bool:
+    """Whether two have one hash, as far as their channels and the middle of their samples tell."""
+    names = list(choose_channels(raw)[0])
+    if raw.n_times != other.n_times or names != list(choose_channels(other)[0]):
+        return False
+    first, second = (r.get_data(names, *middle(r), verbose="error") if names else None for r in (raw, other))
+    return np.array_equal(first, second, equal_nan=True) if names else True
 
 
 def _write_recording(task, recording, digests, without, side):
-    raw, windows, whole = recording.open()
+    opened = recording.open()
+    raw, windows = opened.raw, opened.windows
     rate, channels = float(raw.info["sfreq"]), known_channels(raw, task.channels)
     if task.rates and rate not in task.rates:
         wanted = " or ".join(f"{value:g}" for value in task.rates)
@@ -136,13 +159,13 @@ def _write_recording(task, recording, digests, without, side):
         raise UserError(f"{recording.name}: too short, {end - begin:.1f} s; a window of {task.name} has {task.seconds}")
     with foreign_bytes(recording.name):
         digest = recording_hash(raw, round(begin * rate), round(end * rate))
-        held = digests.of_whole(whole or (raw if recording.span else None))
-        read = {"hash": digest, "whole_hash": held, "rate": rate, "channels": list(channels)}
+        files = digests.of_files(recording, opened, digest)
+        read = {"hash": digest, "file_hashes": files, "rate": rate, "channels": list(channels)}
         raw = raw.copy().pick(list(channels), verbose="error").load_data(verbose="error") if channels else raw
     if digest and digest in digests.seen:
         side.outcome(recording, reason=f"a copy of {digests.seen[digest]}", **read)
         return
-    if reason := without.reason(task.cohort or task.name, recording.subject, digest, held):
+    if reason := without.reason(task.cohort or task.name, recording.subject, digest, *files):
         side.outcome(recording, "excluded", reason, **read)
         return
     signal = preprocess(raw, task.preprocessing, recording.name, task.channels)

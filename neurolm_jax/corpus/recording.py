@@ -41,6 +41,7 @@ class Outcome:
     reason: str | None = None
     hash: str | None = None
     subject: str | None = None
+    cohort: str | None = None
     session: str | None = None
     reference: str | None = None
     rate: float | None = None
@@ -72,11 +73,14 @@ def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: 
       Unusable: nothing of it can be used.
     """
     rate, length = float(raw.info["sfreq"]), int(raw.n_times)
-    outcome.subject, outcome.session, outcome.reference = source.subject, source.session, source.reference
+    outcome.subject, outcome.cohort, outcome.session = source.subject, source.cohort, source.session
+    outcome.reference = source.reference
     outcome.participant, outcome.events = dict(source.participant), dict(source.events)
     outcome.rate, outcome.recorded_hours = rate, length / rate / 3600
     if source.excluded:
         raise Excluded(source.excluded)
+    if source.fault:
+        raise Unusable(source.fault)
     if length < rate:
         raise Unusable("shorter than one second")
     picks, electrodes = _choose(raw, source, outcome)

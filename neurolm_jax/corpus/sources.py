@@ -16,6 +16,11 @@ SUFFIXES = (".edf", ".bdf", ".gdf", ".vhdr", ".set", ".fif", ".fif.gz", ".cnt", 
 _TUH = re.compile(
     r"(?P<subject>[a-z0-9]{8})/(?P<session>s\d{3}_\d{4})/(?P<montage>\d\d_tcp_(?P<reference>ar|le)(_a)?)/[^/]*$"
 )
+# As in TUAB and TUAR, whose folders do not name the subject; and in TUEV, AAAAAAAR/AAAAAAAR_00000001.edf.
+_TUH_FILE = re.compile(
+    r"((?P<montage>\d\d_tcp_(?P<reference>ar|le)(_a)?)/)?(?P<subject>[a-z0-9]{8})_(?P<session>s\d{3})_t\d{3}\.edf$"
+)
+_TUH_EVENTS = re.compile(r"/(?P<subject>[a-z]{8})/(?P=subject)_\d{8}\.edf$")
 _BIDS = re.compile(r"^sub-(?P<subject>[^_/]+)(_ses-(?P<session>[^_/]+))?.*_eeg$")
 
 
@@ -24,7 +29,7 @@ class Source:
     """A recording's path; ``name`` is that path below its input. The rest is what path and sidecars tell, or None.
 
     cohort: what the subject's name is unique in. mains: Hz. left_out: pairs of channel and reason. excluded: why no
-    sample of it may be used. participant, events: see ``Outcome``.
+    sample of it may be used; fault: why none can be. participant, events: see ``Outcome``.
     """
 
     path: pathlib.Path
@@ -38,6 +43,7 @@ class Source:
     participant: tuple[tuple[str, str], ...] = ()
     events: tuple[tuple[str, int], ...] = ()
     excluded: str | None = None
+    fault: str | None = None
 
 
 def find(inputs: Iterable[pathlib.Path]) -> tuple[list[Source], dict[str, int]]:
@@ -77,23 +83,30 @@ def _under(path):
 
 def _describe(path, base):
     name = path.relative_to(base).as_posix()
-    if match := _TUH.search(path.as_posix()):
-        return Source(path, name, match["subject"], "tuh", match["session"], match["reference"].upper())
+    if match := _TUH.search(path.as_posix()) or _TUH_FILE.search(path.as_posix()):
+        reference = match["reference"] and match["reference"].upper()
+        return Source(path, name, match["subject"], "tuh", match["session"], reference)
+    if match := _TUH_EVENTS.search(path.as_posix()):
+        return Source(path, name, match["subject"], "tuh")
     if (match := _BIDS.match(path.stem)) and (root := _bids_root(path.parent)):
-        mains = _sidecar(path, root).get("PowerLineFrequency")
-        mains = float(mains) if isinstance(mains, (int, float)) else None
-        return Source(
-            path,
-            name,
-            match["subject"],
-            _bids_name(root),
-            match["session"],
-            mains=mains,
-            left_out=_bids_channels(path),
-            participant=_participant(root, match["subject"]),
-            events=_bids_events(path),
-        )
+        try:
+            told = _sidecars(path, root, match["subject"])
+        except UserError as error:
+            told = {"fault": str(error)}
+        return Source(path, name, match["subject"], session=match["session"], **told)
     return Source(path, name)
+
+
+def _sidecars(path, root, subject):
+    mains = _sidecar(path, root).get("PowerLineFrequency")
+    known = isinstance(mains, (int, float)) and not isinstance(mains, bool)
+    return {
+        "cohort": _bids_name(root),
+        "mains": float(mains) if known else None,
+        "left_out": _bids_channels(path),
+        "participant": _participant(root, subject),
+        "events": _bids_events(path),
+    }
 
 
 @functools.lru_cache(maxsize=64)
@@ -112,7 +125,7 @@ def _bids_name(root):
 def _json_object(file):
     try:
         return dict(json.loads(file.read_text(encoding="utf-8-sig")))
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{file}: not a JSON object ({error}); mend the sidecar") from error
 
 
@@ -154,5 +167,8 @@ def _table(file):
     """Rows of a BIDS table; [] if there is none."""
     if not file.is_file():
         return []
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        return [{k: v for k, v in row.items() if k and v} for row in csv.DictReader(lines, delimiter="\t")]
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            return [{k: v for k, v in row.items() if k and v} for row in csv.DictReader(lines, delimiter="\t")]
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise UserError(f"{file}: not a table in UTF-8 ({error}); mend the sidecar") from error

@@ -20,6 +20,14 @@ class Preprocessing:
     high: float | None = 75.0
     mains: float | None = None
 
+    def __post_init__(self):
+        for name in ("low", "high", "mains"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, (int, float)) and 0 < value < float("inf")):
+                raise UserError(f"preprocessing: {name}: want Hz, more than 0, or None, not {value!r}")
+        if self.low and self.high and self.low >= self.high:
+            raise UserError(f"preprocessing: low: want less than high, {self.high:g} Hz, not {self.low:g}")
+
 
 @dataclasses.dataclass(frozen=True)
 class Signal:

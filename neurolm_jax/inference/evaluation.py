@@ -90,15 +90,17 @@ def evaluate(
             "checkpoint": model.written,
             "seconds": time.perf_counter() - begin,
         }
-        if not jax.process_index():
-            keep(everything)
-            for name, fit in fits.items():
-                if fit:
-                    bar.set_postfix_str(f"{name}, baselines")
-                    found[name]["baselines"] = fit() | found[name].get("baselines", {})
-            everything["seconds"] = time.perf_counter() - begin
-            keep(everything)
-    processes.meet("evaluated")
+        try:
+            if not jax.process_index():
+                keep(everything)
+                for name, fit in fits.items():
+                    if fit:
+                        bar.set_postfix_str(f"{name}, baselines")
+                        found[name]["baselines"] = fit() | found[name].get("baselines", {})
+                everything["seconds"] = time.perf_counter() - begin
+                keep(everything)
+        finally:
+            processes.meet("evaluated")  # whatever becomes of it: nobody waits for one that has failed
     return everything
 
 

@@ -1,6 +1,7 @@
 """Orbax checkpoints of a stage: weights, optimizer state and the config that made them."""
 
 import hashlib
+import json
 import pathlib
 
 import jax
@@ -86,9 +87,16 @@ def newest_step(workdir: str | pathlib.Path) -> int:
 
 
 def written_at(workdir: str | pathlib.Path) -> str:
-    """When the newest checkpoint was finished, in nanoseconds: no other one of any training has the same."""
-    with manager(workdir) as checkpoints:
-        return str(checkpoints.metadata(newest_step(workdir)).commit_timestamp_nsecs)
+    """When the newest checkpoint was finished, in nanoseconds: no other one of any training has the same.
+
+    Raises:
+      UserError: it does not tell.
+    """
+    file = folder(workdir) / str(newest_step(workdir)) / "_CHECKPOINT_METADATA"
+    try:
+        return str(int(json.loads(file.read_text())["commit_timestamp_nsecs"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file}: does not tell when the checkpoint was written ({error})") from error
 
 
 def read_config(workdir: str | pathlib.Path) -> ConfigDict:

@@ -3,6 +3,8 @@
 import importlib
 import importlib.util
 import pathlib
+import sys
+import traceback
 
 from neurolm_jax.eeg.tasks.base import Opened, Recording, Task, Window
 from neurolm_jax.errors import UserError
@@ -28,12 +30,16 @@ def load_task(name: str) -> Task:
 def _from_file(file):
     if not file.is_file():
         raise UserError(f"{file}: no such file")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    module = importlib.util.module_from_spec(spec)
+    spec = importlib.util.spec_from_file_location(f"neurolm_task_{file.stem}", file)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
-    except (SyntaxError, ImportError, NameError, AttributeError, TypeError) as error:
-        raise UserError(f"{file}: {type(error).__name__}: {error}") from error
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001 (a file of the user's own fails in as many ways as there are)
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        place = f"{file}:{lines[-1]}" if lines else str(file)
+        raise UserError(f"{place}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     if not isinstance(getattr(module, "TASK", None), Task):
         raise UserError(f"{file}: defines no TASK; see docs/tasks.md")
     return module.TASK

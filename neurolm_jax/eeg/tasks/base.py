@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from neurolm_jax.eeg.electrodes import electrode_id
 from neurolm_jax.eeg.preprocessing import Preprocessing
 from neurolm_jax.errors import UserError
 
@@ -26,8 +27,8 @@ class Window(NamedTuple):
 class Opened(NamedTuple):
     """raw: an ``mne.io.Raw`` with channels named as electrodes, its samples perhaps still on disk.
 
-    whole: the file's own, where ``raw`` is a stretch of it: what holds one must not be learnt from where the other is
-        tested on.
+    whole: the file's own, where ``raw`` is a stretch of it and MNE's ``read_raw`` would not read the file alike: what
+        holds one must not be learnt from where the other is tested on.
     """
 
     raw: Any
@@ -102,14 +103,17 @@ class Task:
                 raise UserError(f"task {self.name}: {field}: want {_KINDS[field][1]}, not {getattr(self, field)!r}")
         if not all(isinstance(value, str) for pair in self.answers.items() for value in pair):
             raise UserError(f"task {self.name}: answers: want a text for each label, not {self.answers!r}")
-        words, told_apart = list(self.answers.values()), {word.casefold() for word in self.answers.values()}
+        words, told_apart = list(self.answers.values()), {w.strip().casefold() for w in self.answers.values()}
         faults = {
             "name: want a word of letters, digits, - and _": re.fullmatch(r"[\w-]+", self.name),
-            "answers: want two labels or more, each with words of its own": 1 < len(words) == len(told_apart),
+            "answers: want two labels or more, each with words of its own": 1 < len(words) == len(told_apart - {""}),
             "answers: want two to 26 options": not self.lettered or len(words) <= 26,
             f"positive: want one of {self.labels}, or None": self.positive in (None, *self.answers),
             "seconds: want whole seconds, 1 or more": self.seconds >= 1,
             f"baseline: want seconds from 0 to {self.seconds}": 0 <= self.baseline <= self.seconds,
+            "channels: want electrodes of the vocabulary": None not in map(electrode_id, self.channels),
+            "rates: want numbers in Hz": all(0 < rate < float("inf") for rate in self.rates),
+            "published: want model -> measure -> number": all(isinstance(m, Mapping) for m in self.published.values()),
             "validation: want a share from 0 to 1": 0 <= self.validation < 1,
             f"figures: want some of {', '.join(FIGURES)}": set(self.figures) <= set(FIGURES),
         }
