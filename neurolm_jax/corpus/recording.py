@@ -9,7 +9,7 @@ from neurolm_jax.corpus.sources import Source
 from neurolm_jax.eeg import quality
 from neurolm_jax.eeg.electrodes import parse_channel
 from neurolm_jax.eeg.filtering import Filter
-from neurolm_jax.eeg.identity import STRETCH, middle, recording_hash
+from neurolm_jax.eeg.identity import STRETCH, ContentHash, middle, reads_alike, recording_hash
 from neurolm_jax.eeg.mains import detect_mains
 from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, choose_channels
 from neurolm_jax.eeg.records import Record
@@ -87,7 +87,8 @@ def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: 
     sample = _samples(raw, picks, *middle(raw))
     if fault := quality.unit_fault(quality.deviations(sample, rate)):
         raise Unusable(fault)
-    for copy, (original, lag) in sorted(quality.copies(sample).items(), reverse=True):
+    copies = quality.copies(sample)
+    for copy, (original, lag) in sorted(copies.items(), reverse=True):
         how = "exactly" if lag == 0 else f"shifted by {abs(lag)} samples"
         outcome.left_out[outcome.channels[copy]] = f"copies {outcome.channels[original]} {how}"
         for sequence in (picks, electrodes, outcome.channels):
@@ -96,8 +97,11 @@ def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: 
 
     whole = Filter(rate, length, settings.low, settings.high, mains)
     seconds = whole.clock.length // RATE
+    # What is read for filtering makes the hash, where that is what ``recording_hash`` would read.
+    alike = not source.left_out and reads_alike(raw, picks, np.delete(sample, list(copies), axis=0))
+    digest = ContentHash(len(picks)) if alike else None
     counts, kept = dict.fromkeys(quality.KINDS, 0), 0
-    for begin, y, bad in _stretches(raw, picks, whole):
+    for begin, y, bad in _stretches(raw, picks, whole, digest):
         for kind, flags in bad.items():
             counts[kind] += int(flags.sum())
         for channels, start, end in _good(np.any(list(bad.values()), axis=0)):
@@ -113,7 +117,7 @@ def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: 
                     reference=source.reference,
                     start=float(begin + first),
                 )
-    outcome.hash = recording_hash(raw)
+    outcome.hash = digest.hexdigest() if digest else recording_hash(raw)
     outcome.hours, outcome.dropped_seconds = kept / 3600, seconds - kept
     outcome.bad_channel_seconds = {kind: count for kind, count in counts.items() if count}
     if not kept:
@@ -121,7 +125,7 @@ def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: 
         raise Unusable(f"no {SHORTEST} seconds in a row are fit for use ({found or 'too short'})")
 
 
-def _stretches(raw, picks, whole):
+def _stretches(raw, picks, whole, digest):
     """For each stretch: its first second, filtered samples [C, S * 200], and which seconds are bad [C, S] by kind."""
     rate, length, seconds = float(raw.info["sfreq"]), int(raw.n_times), whole.clock.length // RATE
     lowest = highest = np.full(len(picks), np.nan)
@@ -130,6 +134,8 @@ def _stretches(raw, picks, whole):
         first, last = whole.span(begin * RATE, stop * RATE)
         x = _samples(raw, picks, first, last)
         inside = x[:, round(begin * rate) - first : (length if stop == seconds else round(stop * rate)) - first]
+        if digest:
+            digest.update(inside)
         finite = np.where(np.isfinite(inside), inside, np.nan)
         lowest, highest = np.fmin(lowest, np.fmin.reduce(finite, 1)), np.fmax(highest, np.fmax.reduce(finite, 1))
         bad = quality.bad_seconds(inside, rate, stop - begin, lowest, highest)

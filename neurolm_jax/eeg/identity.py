@@ -11,25 +11,46 @@ LOOK = 120  # seconds in the middle that are looked at for unit, copies of chann
 STRETCH = 256  # seconds read at a time
 
 
+class ContentHash:
+    """SHA-256 of samples as read, fed a stretch at a time: channel by channel, then over the channels' digests."""
+
+    def __init__(self, channels: int):
+        self._channels = [hashlib.sha256() for _ in range(channels)]
+
+    def update(self, x: np.ndarray) -> None:
+        """Go on with samples x [C, N], microvolts."""
+        for digest, samples in zip(self._channels, np.ascontiguousarray(x, np.float64)):
+            digest.update(samples)
+
+    def hexdigest(self) -> str:
+        return hashlib.sha256(b"".join(digest.digest() for digest in self._channels)).hexdigest()
+
+
 def recording_hash(raw, first: int = 0, last: int | None = None) -> str:
     """Of samples ``first`` to ``last`` of an ``mne.io.Raw``: of all electrodes that the vocabulary has and that are no
     copies of others, whichever of them a task reads or a sidecar calls bad. "" if there are none.
 
-    SHA-256 channel by channel, then over the channels' digests. Samples are read in stretches of their own: where
-    channels have rates of their own, MNE's samples depend on what is read at once, so ``raw`` should not be loaded.
+    Samples are read in stretches of their own: where channels have rates of their own, MNE's samples depend on what is
+    read at once (see ``reads_alike``), so ``raw`` should not be loaded.
     """
     names = list(choose_channels(raw)[0])
     if not names:
         return ""
     copies = quality.copies(raw.get_data(names, *middle(raw), verbose="error") * 1e6)
     picks = [name for place, name in enumerate(names) if place not in copies]
-    digests, step = [hashlib.sha256() for _ in picks], round(STRETCH * raw.info["sfreq"])
+    found, step = ContentHash(len(picks)), round(STRETCH * raw.info["sfreq"])
     last = raw.n_times if last is None else last
     for begin in range(first, last, step):
-        x = raw.get_data(picks, begin, min(begin + step, last), verbose="error") * 1e6
-        for digest, samples in zip(digests, np.ascontiguousarray(x, np.float64)):
-            digest.update(samples)
-    return hashlib.sha256(b"".join(digest.digest() for digest in digests)).hexdigest()
+        found.update(raw.get_data(picks, begin, min(begin + step, last), verbose="error") * 1e6)
+    return found.hexdigest()
+
+
+def reads_alike(raw, picks, sample: np.ndarray) -> bool:
+    """Whether a part of the middle, whose ``sample`` is in microvolts, is the same if read alone."""
+    first, last = middle(raw)
+    third = (last - first) // 3
+    alone = raw.get_data(picks, first + third, first + 2 * third, verbose="error") * 1e6
+    return np.array_equal(alone, sample[:, third : 2 * third], equal_nan=True)
 
 
 def middle(raw) -> tuple[int, int]:
