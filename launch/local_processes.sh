@@ -11,7 +11,7 @@ count=$1
 shift
 port=${PORT:-$(python3 -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')}
 export NEUROLM_COORDINATOR=localhost:$port NEUROLM_PROCESSES=$count JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
-export PJRT_NPROC=${PJRT_NPROC:-16} # threads: with fewer, devices that wait for each other leave none to work
+export PJRT_NPROC=${PJRT_NPROC:-128} # threads: with fewer, devices that wait for each other leave none to work
 export XLA_FLAGS="${XLA_FLAGS:-} --xla_force_host_platform_device_count=${DEVICES:-1}"
 
 declare -A number

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import pathlib
+import subprocess
 import sys
 
 import jax
@@ -302,3 +304,32 @@ def test_the_command_searches_and_puts_tables_side_by_side(small_data, runs, mon
     (tmp_path / "c.json").write_text("{}")
     with pytest.raises(UserError, match="c.json: not written by 'aot --json'"):
         run("--tables", tmp_path)
+
+
+LIBTPU = pathlib.Path(sys.prefix) / "libtpu"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not LIBTPU.is_dir(), reason=f"no {LIBTPU}: see requirements-extras.txt")
+def test_programs_for_tpus(tmp_path):
+    """Compiled for four chips with TPUs' own compiler: kernels for attention, parameters and codebook split."""
+    environment = os.environ | {
+        "PYTHONPATH": f"{LIBTPU}:{ROOT}",
+        "TPU_LIBRARY_PATH": str(LIBTPU / "libtpu" / "libtpu.so"),
+        "JAX_PLATFORMS": "cpu",
+    }
+    for stage in ("tokenizer", "pretrain"):
+        line = [sys.executable, "-m", "neurolm_jax.aot", "--config", f"configs/{stage}.py:quickstart"]
+        line += ["--topology=v5e:2x2", "--config.mesh.data=1", "--config.mesh.fsdp=4", "--config.batch_size=8"]
+        line += ["--config.text_batch_size=4", "--quick", "--json", tmp_path / f"{stage}.json"]
+        done = subprocess.run(line, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr[-2000:]
+        found = json.loads((tmp_path / f"{stage}.json").read_text())
+        assert found["fits"] and found["chips"] == 4 and not found["unknown_loops"]
+        assert found["sent"]["all-gather"] > 0 and found["sent"].keys() & {"reduce-scatter", "all-reduce"}
+        whole = found["parameters"] * 4  # bytes; a frozen tokenizer comes on top
+        assert found["bytes"]["optimizer"] < 0.3 * 2 * whole
+        # Widths of less than 128 leave much of a TPU unused, but that is no operation of the program.
+        assert 0.9 < found["waste"] < 1.3, found["waste"]
+        assert found["kernels"]["interval_attention_forward"] > 0
+        assert found["kernels"]["interval_attention_backward_keys"] > 0

@@ -60,7 +60,7 @@ def test_two_processes_find_what_one_finds(runs, tmp_path):
     root = pathlib.Path(__file__).parents[1]
     lines = [[sys.executable, "-c", PROCESS, str(port), str(i), str(workdir)] for i in range(2)]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    environment["PJRT_NPROC"] = "16"  # threads: a device that waits for others keeps one
+    environment["PJRT_NPROC"] = "128"  # threads: a device that waits for others keeps one or more
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen(line, cwd=root, env=environment, **pipes) for line in lines]
     said = [process.communicate(timeout=300) for process in processes]

@@ -19,7 +19,7 @@ def test_steps_equal_those_of_one_device(small_data, runs, name, accumulation):
     line = [sys.executable, str(here / "eight_devices.py"), name, str(runs / "data"), str(runs), str(accumulation)]
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "PJRT_NPROC": "16",  # threads: a device that waits for others keeps one
+        "PJRT_NPROC": "128",  # threads: a device that waits for others keeps one or more
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_cpu_collective_call_terminate_timeout_seconds=300",
         "PYTHONPATH": f"{here.parent}:{here}",
     }

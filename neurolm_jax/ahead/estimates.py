@@ -113,6 +113,7 @@ def account(stage, chip: Chip, mesh, program: Program) -> dict:
         "fits": peak + program.code <= chip.memory,
         "flops": {"program": flops, "needed": needed.total / devices},
         "waste": flops * devices / needed.total,
+        "kernels": cost.kernels,
         "sent": cost.sent,
         "sent_outside": cost.outside,
         "moved": None if program.quick else cost.moved,

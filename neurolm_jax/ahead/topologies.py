@@ -32,9 +32,11 @@ def devices(name: str) -> tuple[Chip, list]:
 
 
 def _tpus(name):
-    # Nobody is to be asked about a TPU of this machine.
-    for variable in ("TPU_SKIP_MDS_QUERY", "TPU_ACCELERATOR_TYPE", "TPU_WORKER_HOSTNAMES"):
-        os.environ.setdefault(variable, {"TPU_SKIP_MDS_QUERY": "1"}.get(variable, ""))
+    # Nobody is to be asked about a TPU of this machine, nor kept from it.
+    for variable in ("TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD"):
+        os.environ.setdefault(variable, "1")
+    for variable in ("TPU_ACCELERATOR_TYPE", "TPU_WORKER_HOSTNAMES"):
+        os.environ.setdefault(variable, "")
     options = {}
     if name.startswith("v4:"):
         options = {"chip_config_name": "megacore", "chips_per_host_bounds": (2, 2, 1)}
