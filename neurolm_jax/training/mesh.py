@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from neurolm_jax.errors import UserError
@@ -26,7 +27,9 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, sequence: int = 1,
         shape[shape.index(-1)] = count // -math.prod(shape)
     if min(shape) < 1 or math.prod(shape) != count:
         raise UserError(f"mesh: {dict(zip(AXES, shape))} does not match {count} devices; one axis may be -1")
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    # An axis need not be one of the machine's own: 64 of 16 x 16 chips are four of its rows.
+    placed = mesh_utils.create_device_mesh(shape, devices or jax.devices(), allow_split_physical_axes=True)
+    return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def shardings(mesh: Mesh, abstract):
