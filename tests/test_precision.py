@@ -10,7 +10,9 @@ from neurolm_jax import train
 from neurolm_jax.data.streams import Steps
 from neurolm_jax.models import quantizer
 from neurolm_jax.stages.restore import restore_weights
+from neurolm_jax.training.gradients import loss_and_gradients
 from neurolm_jax.training.mesh import make_mesh
+from neurolm_jax.training.state import create_state
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +52,30 @@ def test_most_codes_agree_and_all_losses_are_near(both):
     for name, loss in exact.losses.items():
         np.testing.assert_allclose(coarse.losses[name].value, loss.value, rtol=0.05)
         assert coarse.losses[name].sum.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "remat"), [("language", "products"), ("tokenizer", "all"), ("pretrain", "all"), ("instruct", "none")]
+)
+def test_a_step_in_bfloat16_goes_the_same_way(name, remat, small_data, runs):
+    """The gradient of each stage's loss as the large sizes compute it, beside that of float32."""
+    mesh, found = make_mesh(), {}
+    for dtype in ("float32", "bfloat16"):
+        c = config(name, small_data, runs)
+        for section in (c.get("language"), c.get("tokenizer", {}).get("encoder")):
+            if section:
+                section.dtype, section.remat = dtype, remat
+        stage = train.build(c)
+        state = create_state(stage, mesh)
+        weights = stage.inherit(state.weights, lambda path: restore_weights(path, mesh))
+        batch = Steps(stage.sources(True), 1)[0]
+        gradients, terms = jax.jit(
+            lambda w: loss_and_gradients(stage, w, batch, jax.random.key(0), jnp.ones(()) / 2, 1)  # noqa: B023
+        )(weights)
+        assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(gradients))
+        found[dtype] = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradients)]), terms.losses
+    exact, coarse = (found[dtype][0] for dtype in ("float32", "bfloat16"))
+    assert np.isfinite(coarse).all()
+    assert coarse @ exact / np.linalg.norm(coarse) / np.linalg.norm(exact) > 0.95
+    for key, loss in found["float32"][1].items():
+        np.testing.assert_allclose(found["bfloat16"][1][key].value, loss.value, rtol=0.05)

@@ -102,7 +102,7 @@ def reverse_gradient(x: jax.Array, strength: jax.Array) -> jax.Array:
 
 reverse_gradient.defvjp(
     lambda x, strength: (x, strength),
-    lambda strength, gradient: (-strength * gradient, jnp.zeros_like(strength)),
+    lambda strength, gradient: ((-strength * gradient).astype(gradient.dtype), jnp.zeros_like(strength)),
 )
 
 
