@@ -1,7 +1,7 @@
 """Compile a config's training step for a machine that is not here, and tell what it would do there.
 
-  python -m neurolm_jax.aot --config configs/pretrain.py:xl --topology v5p:4x4x4 --config.mesh.data=1 \\
-    --config.mesh.fsdp=-1 [--json FILE] [--quick]
+  python -m neurolm_jax.aot --config configs/pretrain.py:xl --topology v5p:4x4x4 --config.mesh.fsdp=16 \\
+    --config.batch_size=512 --config.text_batch_size=64 [--json FILE] [--quick]
   python -m neurolm_jax.aot --config configs/pretrain.py:l --topology h100:4x8 --search [--rows 4,8,16]
   python -m neurolm_jax.aot --tables FOLDER
 
