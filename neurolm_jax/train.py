@@ -39,6 +39,7 @@ def train(config, workdir: pathlib.Path) -> None:
         make_validation_step,
         prepare,
         state_shardings,
+        whole_share,
     )
 
     # What is needed is looked at before anything is made.
@@ -52,8 +53,11 @@ def train(config, workdir: pathlib.Path) -> None:
     rows, size = next(iter(held_out.values()))
     validation = streams.Steps(held_out, min(max(1, len(rows) // size), config.validation_batches), *process)
 
+    abstract = abstract_state(stage, mesh)
+    if mesh.shape["fsdp"] * mesh.shape["tensor"] > 1 and (share := whole_share(abstract)) > 0.1:
+        _say(f"mesh: {share:.0%} of the parameters are whole on every device; choose fsdp so that it divides the width")
     if checkpoint.exists(workdir):
-        state = checkpoint.restore(workdir, abstract_state(stage, mesh))
+        state = checkpoint.restore(workdir, abstract)
     else:
         state = create_state(stage, mesh)
         weights = stage.inherit(state.weights, lambda path: restore_weights(path, mesh))

@@ -18,8 +18,9 @@ from neurolm_jax.ahead import arithmetic, estimates, programs, search, topologie
 from neurolm_jax.ahead.chips import CHIPS
 from neurolm_jax.data.streams import Steps
 from neurolm_jax.errors import UserError
+from neurolm_jax.models.placement import AXES
 from neurolm_jax.training.mesh import make_mesh, put_batch
-from neurolm_jax.training.state import abstract_state, make_train_step
+from neurolm_jax.training.state import abstract_state, make_train_step, whole_share
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -268,6 +269,18 @@ def test_a_search_stops_where_memory_does(small_data, runs, monkeypatch):
     assert [one["error"] for one in found if "error" in one] == ["does not fit"] * 4
     ranked = search.best(found)
     assert [one["tokens_per_second"] for one in ranked] == [24, 24, 16, 16, 16, 16, 8, 8]
+
+
+def test_what_a_mesh_does_not_divide_is_told():
+    from jax.sharding import AbstractMesh, AxisType
+
+    from configs import language
+
+    def share(fsdp):
+        mesh = AbstractMesh((1, fsdp, 1, 1), AXES, axis_types=(AxisType.Auto,) * 4)
+        return whole_share(abstract_state(train.build(language.get_config("xl")), mesh))
+
+    assert share(64) < 0.01 and share(512) > 0.99
 
 
 def test_the_command_searches_and_puts_tables_side_by_side(small_data, runs, monkeypatch, capsys, tmp_path):

@@ -12,7 +12,7 @@ from neurolm_jax.ahead import arithmetic, programs
 from neurolm_jax.ahead.chips import Chip
 from neurolm_jax.errors import UserError
 from neurolm_jax.training import mesh as meshes
-from neurolm_jax.training.state import abstract_state, make_train_step
+from neurolm_jax.training.state import abstract_state, make_train_step, whole_share
 
 HOURS = 25_000  # of recording in the paper's corpus
 QUICK = {"exec_time_optimization_effort": -1.0}
@@ -100,6 +100,7 @@ def account(stage, chip: Chip, mesh, program: Program) -> dict:
         "rows": {"eeg": config.batch_size if tokens["eeg"] else 0, "text": config.text_batch_size},
         "accumulation": config.accumulation,
         "remat": config.get("language", config.get("tokenizer", {}).get("encoder")).remat,
+        "whole_share": whole_share(state),
         "parameters": arithmetic.parameter_count(state.weights.params),
         "bytes": {
             "parameters": _held(state.weights),
