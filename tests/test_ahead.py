@@ -113,6 +113,40 @@ def test_what_is_sent_and_which_kernels_run():
     }
 
 
+@pytest.mark.parametrize(
+    ("written", "group"),
+    [
+        ("replica_groups={{0,3},{1,2}}", [0, 3]),
+        ("replica_groups=[4,2]<=[8]", [0, 1]),
+        ("replica_groups=[4,2]<=[2,4]T(1,0)", [0, 4]),
+        ("replica_groups=mesh['a'=2,'b'=4] {'b'}", [0, 1, 2, 3]),
+        ("replica_groups=mesh['a'=2,'b'=4] {'a'}", [0, 4]),
+        ("replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'b'}", [0, 4]),
+        ("replica_groups=mesh['a'=2,'b'=2], device_ids=(3,1,2,0) {'b'}", [3, 1]),
+    ],
+)
+def test_groups_of_devices(written, group):
+    assert programs._group(f"channel_id=1, {written}, dimensions={{0}}").tolist() == group
+    with pytest.raises(ValueError, match="no group"):
+        programs._group("channel_id=1")
+
+
+def test_a_sum_of_which_each_keeps_a_part_is_a_reduce_scatter():
+    """TPUs' compiler writes it as a fusion."""
+    body = """  %x = f32[8,16]{1,0} parameter(0)
+  %r = f32[8,16]{1,0} all-reduce(%x), channel_id=9, replica_groups=[1,4]<=[4], to_apply=%sum
+  ROOT %y = f32[2,16]{1,0} dynamic-slice(%r, %x), dynamic_slice_sizes={2,16}
+"""
+    text = TEXT.replace("ENTRY", "%all-reduce-scatter.1 (x: f32[8,16]) -> f32[2,16] {\n" + body + "}\n\nENTRY")
+    text = text.replace(
+        "  %c = ", "  %f = f32[2,16]{1,0} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1\n  %c = "
+    )
+    more = programs.cost(text).sent["reduce-scatter"] - programs.cost(TEXT).sent["reduce-scatter"]
+    assert (
+        more == 8 * 16 * 4 * 3 / 4 and programs.cost(text).sent["all-reduce"] == programs.cost(TEXT).sent["all-reduce"]
+    )
+
+
 def test_what_leaves_a_node_is_shared_by_its_devices():
     array = 8 * 16 * 4
     # Of two nodes of four: what one sends to the other of the gathered [32, 16], by each of its four. Else all stay.

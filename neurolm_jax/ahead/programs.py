@@ -76,6 +76,8 @@ class _Program:
             elif i.opcode == "custom-call" and (kernel := _kernel(i.rest)):
                 total.add(Cost(kernels={kernel: 1.0}))
             elif kind in COLLECTIVES and self._first(i):
+                if kind == "all-reduce" and name.startswith("all-reduce-scatter"):  # as TPUs' compiler writes it
+                    kind = "reduce-scatter"
                 total.add(self._sent(kind, i, sum(s.bytes for name in i.operands for s in shapes[name])))
         return total
 
@@ -172,15 +174,25 @@ def _known_rounds(loop):
 
 def _group(rest):
     """Numbers of the devices in the first group."""
-    if match := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", rest):
+    if match := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(([^{]*)\))? \{([^}]*)\}", rest):
         sizes = {axis: int(size) for axis, size in re.findall(r"'(\w+)'=(\d+)", match[1])}
-        taken = re.findall(r"'(\w+)'", match[2])
-        devices = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
-        return devices[tuple(slice(None) if axis in taken else 0 for axis in sizes)].ravel()
-    if match := re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", rest):
-        shape = [int(size) for size in match[3].split(",")]
-        order = [int(axis) for axis in match[4].split(",")] if match[4] else range(len(shape))
-        return np.arange(math.prod(shape)).reshape(shape).transpose(order).reshape(int(match[1]), int(match[2]))[0]
-    if match := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):
+        taken = re.findall(r"'(\w+)'", match[3])
+        devices = _devices(match[2]) if match[2] else np.arange(math.prod(sizes.values()))
+        return devices.reshape(tuple(sizes.values()))[tuple(slice(None) if a in taken else 0 for a in sizes)].ravel()
+    if match := re.search(r"replica_groups=\[(\d+),(\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", rest):
+        return _devices(match[3]).reshape(int(match[1]), int(match[2]))[0]
+    if match := re.search(r"replica_groups=\{\{([\d,]+)\}", rest):
         return np.array([int(number) for number in match[1].split(",")])
-    return np.arange(1)
+    if "replica_groups={}" in rest:
+        raise ValueError(f"a group of all devices, whose number does not stand here: {rest[:200]}")
+    raise ValueError(f"no group of devices in: {rest[:200]}")
+
+
+def _devices(text):
+    """Numbers written as a list, or as ``[4,2]T(1,0)``: those of 8 devices in rows of two, column by column."""
+    if not text.startswith("["):
+        return np.array([int(number) for number in text.split(",")])
+    shape, _, order = text.partition("T")
+    shape = [int(size) for size in re.findall(r"\d+", shape)]
+    order = [int(axis) for axis in re.findall(r"\d+", order)] or range(len(shape))
+    return np.arange(math.prod(shape)).reshape(shape).transpose(order).ravel()
