@@ -37,7 +37,7 @@ def programs(found: Sequence[dict]) -> str:
     for one in found:
         rows = one["rows"]
         peak = (one["bytes"]["peak"] + one["bytes"]["program"]) / GIGABYTE
-        hours = f"{one['corpus_hours']:.2f} h, {one['corpus_chip_hours']:,.0f} chip-h" if one["corpus_hours"] else ""
+        hours = f"{one['corpus_hours']:.2g} h, {one['corpus_chip_hours']:,.0f} chip-h" if one["corpus_hours"] else ""
         lines.append(
             [
                 one["config"].removeprefix("configs/").replace(".py:", " "),
