@@ -104,7 +104,7 @@ def show(found: dict, title: str) -> None:
     held, sent, seconds = found["bytes"], found["sent"], found["seconds"]
     lines = {
         "mesh": ", ".join(f"{axis} {size}" for axis, size in found["mesh"].items()),
-        "parameters": f"{found['parameters'] / 1e6:,.0f} M; {found['whole_share']:.1%} of all weights on every chip",
+        "parameters": f"{found['parameters'] / 1e6:,.0f} M; {found['whole_share']:.1%} whole on each chip",
         "weights, optimizer, batch, temporary": " + ".join(
             f"{held[part] / 1e9:.2f}" for part in ("parameters", "optimizer", "batch", "temporary")
         )
