@@ -7,17 +7,25 @@ if [ $# -eq 0 ]; then
   echo "error: want a command: bash $0 python -m neurolm_jax.train ..." >&2
   exit 2
 fi
-ended=
-trap 'ended=yes; kill -TERM "$child" 2> /dev/null' TERM INT
-for ((start = 0; ; start++)); do
+ended= child=
+trap 'ended=yes; [ -z "$child" ] || kill -TERM "$child" 2> /dev/null' TERM INT
+
+# Its code; a signal, whenever it comes, ends the command and then this script.
+run() {
   "$@" &
   child=$!
+  [ -z "$ended" ] || kill -TERM "$child" 2> /dev/null
   wait "$child"
   code=$?
   if [ -n "$ended" ]; then
     wait "$child" # the signal has ended the first wait
     exit $?
   fi
+  child=
+}
+
+for ((start = 0; ; start++)); do
+  run "$@"
   if [ "$code" -eq 0 ] || [ "$code" -eq 2 ]; then
     exit "$code"
   fi
@@ -26,5 +34,5 @@ for ((start = 0; ; start++)); do
     exit "$code"
   fi
   echo "ended with code $code; started again in ${PAUSE:-5} s ($((start + 1)) of ${RESTARTS:-100})" >&2
-  sleep "${PAUSE:-5}"
+  run sleep "${PAUSE:-5}"
 done

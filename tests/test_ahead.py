@@ -87,14 +87,24 @@ TEXT = """HloModule m
   ROOT %t = (s32[], f32[8,16]{1,0}) tuple(%next, %y)
 }
 
+%piece (w: bf16[4,16]) -> bf16[32,16] {
+  %w = bf16[4,16]{1,0} parameter(0)
+  ROOT %g = bf16[32,16]{1,0} all-gather(%w), channel_id=3, replica_groups=mesh['a'=2,'b'=8] {'b'}, dimensions={0}
+}
+
+%other_piece (w: bf16[4,16]) -> bf16[32,16] {
+  %w = bf16[4,16]{1,0} parameter(0)
+  ROOT %g = bf16[32,16]{1,0} all-gather(%w), channel_id=3, replica_groups=mesh['a'=2,'b'=8] {'b'}, dimensions={0}
+}
+
 ENTRY %main (x: f32[8,16], w: bf16[4,16]) -> f32[8,16] {
   %x = f32[8,16]{1,0} parameter(0)
   %w = bf16[4,16]{1,0:T(8,128)(2,1)} parameter(1)
   %zero = s32[] constant(0)
   %start = (s32[], f32[8,16]{1,0}) tuple(%zero, %x)
   %loop = (s32[], f32[8,16]{1,0}) while(%start), condition=%condition, body=%body
-  %g = bf16[32,16]{1,0} all-gather(%w), channel_id=3, replica_groups=mesh['a'=2,'b'=8] {'b'}, dimensions={0}
-  %again = bf16[32,16]{1,0} all-gather(%w), channel_id=3, replica_groups=mesh['a'=2,'b'=8] {'b'}, dimensions={0}
+  %g = bf16[32,16]{1,0} fusion(%w), kind=kCustom, calls=%piece
+  %again = bf16[32,16]{1,0} fusion(%w), kind=kCustom, calls=%other_piece
   %s = f32[2,16]{1,0} reduce-scatter(%x), channel_id=5, replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%sum
   %c = f32[8,16]{1,0} collective-permute(%x), channel_id=6, source_target_pairs={{0,1},{1,0}}
   ROOT %out = f32[8,16]{1,0} get-tuple-element(%loop), index=1
@@ -111,6 +121,23 @@ def test_what_is_sent_and_which_kernels_run():
         "reduce-scatter": 8 * 16 * 4 * 3 / 4,
         "collective-permute": 8 * 16 * 4,
     }
+
+
+def test_collectives_that_share_a_channel_are_all_counted():
+    """Compilers give the number 1 to many; only the pieces of one all-gather, in fusions side by side, are one."""
+    more = """  %g1 = bf16[32,16]{1,0} all-gather(%w), channel_id=1, replica_groups=[2,8]<=[16], dimensions={0}
+  %r1 = f32[8,16]{1,0} all-reduce(%x), channel_id=1, replica_groups=[2,4]<=[8], to_apply=%sum
+  %r2 = f32[8,16]{1,0} all-reduce(%r1), channel_id=1, replica_groups=[2,4]<=[8], to_apply=%sum
+"""
+    found = programs.cost(TEXT.replace("  %c = f32", f"{more}  %c = f32")).sent
+    assert found["all-gather"] == 2 * (7 * 4 * 16 * 2)
+    assert found["all-reduce"] == 8 * (2 * (8 * 16 * 4) * 3 / 4)
+    # On channel 1 two fusions hold two all-gathers; on one channel, arrays of two shapes are two.
+    assert programs.cost(TEXT.replace("channel_id=3", "channel_id=1")).sent["all-gather"] == 2 * (7 * 4 * 16 * 2)
+    begin, _, end = TEXT.partition("%other_piece")
+    piece, _, rest = end.partition("}\n\nENTRY")
+    piece = piece.replace("bf16[4,16]", "bf16[8,16]").replace("bf16[32,16]", "bf16[64,16]")
+    assert programs.cost(f"{begin}%other_piece{piece}}}\n\nENTRY{rest}").sent["all-gather"] == 7 * (4 + 8) * 16 * 2
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,18 @@ def test_a_command_is_started_again_unless_its_input_is_bad(tmp_path, codes, res
     assert f"code {codes[0]}" in done.stderr or codes[0] in (0, 2)
 
 
+def test_nor_is_one_when_its_pause_is_ended(tmp_path):
+    job = subprocess.Popen(
+        ["bash", str(LAUNCH / "restart.sh"), "bash", "-c", f"echo x >> {tmp_path}/runs; exit 3"],
+        env=os.environ | {"PAUSE": "60"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert "started again in 60 s" in job.stderr.readline()
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(timeout=30) == 143 and (tmp_path / "runs").read_text() == "x\n"
+
+
 def test_a_command_that_is_told_to_end_is_not_started_again(tmp_path):
     program = (
         "import pathlib, signal, sys, time\n"
@@ -93,7 +105,7 @@ import sys
 from neurolm_jax.training import processes
 processes.join()
 import jax
-print(jax.process_index(), jax.process_count(), sys.argv[1:], flush=True)
+sys.stdout.write(f"{jax.process_index()} {jax.process_count()} {sys.argv[1:]}\\n")
 """
 
 
@@ -104,7 +116,7 @@ def test_a_slurm_job_is_one_job_of_its_nodes(tmp_path):
     executable(tmp_path / "bin" / "scontrol", 'echo "$@" >> scontrol.log\nprintf "localhost\\nother\\n"\n')
     executable(
         tmp_path / "bin" / "srun",
-        '[ "$1" = --kill-on-bad-exit=1 ] && shift\nfor i in 0 1; do SLURM_PROCID=$i "$@" & done\nwait\n',
+        '[ "$1" = --kill-on-bad-exit=1 ] && shift\n[ "$SRUN_CPUS_PER_TASK" = 32 ] || exit 9\nfor i in 0 1; do SLURM_PROCID=$i "$@" & done\nwait\n',
     )
     environment = os.environ | {
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
@@ -114,6 +126,7 @@ def test_a_slurm_job_is_one_job_of_its_nodes(tmp_path):
         "SLURM_JOB_NODELIST": "node[1-2]",
         "SLURM_JOB_ID": str(os.getpid()),
         "SLURM_NNODES": "2",
+        "SLURM_CPUS_PER_TASK": "32",
     }
     command = sys.executable, "-c", JOINED, "a b", "$c"
     done = run("bash", tmp_path / "launch" / "train.sbatch", *command, env=environment, cwd=tmp_path)
@@ -136,19 +149,30 @@ def test_a_pod_runs_the_command_on_all_hosts_until_it_ends_well(tmp_path):
         bin / "gcloud",
         f"""action=$4; shift 4
 echo "$action" "$@" | tr '\\n' ' ' >> {tmp_path}/asked; echo >> {tmp_path}/asked
-[ $action = ssh ] || exec cp "$1" "{host}/${{2#*:}}"
+[ $action = ssh ] || exec cp "${{@:1:2}}" "{host}/${{3#*:}}"
 cd {host}
-for word; do [[ $word != --command=* ]] || exec bash -c "${{word#--command=}}"; done
+for word; do
+  [[ $word == --command=* ]] || continue
+  [[ $word == *start && ! -e {tmp_path}/lost ]] || exec bash -c "${{word#--command=}}"
+  setsid bash -c "${{word#--command=}}" &
+  until [ -e {tmp_path}/lost ]; do sleep 0.1; done
+  echo $! > {tmp_path}/first
+  exit 255
+done
 """,
     )
-    for tool in ("sudo", "pkill", "python3.11"):
+    for tool in ("sudo", "python3.11"):
         executable(bin / tool, "true\n")
     executable(bin / "gcsfuse", f'echo "$@" >> {tmp_path}/mounted\n')
     executable(bin / "mountpoint", "exit 1\n")
-    program = f"""printf '%s|' "$@" $NEUROLM_COORDINATOR $ACCELERATOR $JAX_COMPILATION_CACHE_DIR >> {tmp_path}/ran
-[ $(wc -l < {tmp_path}/asked) -ge 4 ] || exit 255"""
+    # The first start loses its connection, and goes on at the host beside the second unless that ends it.
+    program = f"""# python -m neurolm_jax.train
+printf '%s|' "$@" $NEUROLM_COORDINATOR $ACCELERATOR $NEUROLM_WAIT $JAX_COMPILATION_CACHE_DIR >> {tmp_path}/ran
+[ $(wc -l < {tmp_path}/asked) -ge 4 ] || {{ touch {tmp_path}/lost; exec sleep 300; }}
+echo $$ > {tmp_path}/second"""
     command = "bash", "-c", program, "name", "a b", "$c", "it's"
-    environment = os.environ | {"PATH": f"{bin}:{os.environ['PATH']}", "PAUSE": "0"}
+    user = f"test{os.getpid()}"
+    environment = os.environ | {"PATH": f"{bin}:{os.environ['PATH']}", "PAUSE": "0", "USER": user, "NEUROLM_WAIT": "77"}
     done = run("bash", project / "launch" / "tpu_pod.sh", "slice", "us-x1-a", "gs://corpora", *command, env=environment)
     assert done.returncode == 0 and "ended with code 255; started again" in done.stderr, done.stderr
     asked = (tmp_path / "asked").read_text().splitlines()
@@ -156,7 +180,11 @@ for word; do [[ $word != --command=* ]] || exec bash -c "${{word#--command=}}"; 
     assert all("--zone=us-x1-a" in line and "--worker=all" in line for line in asked)
     assert (tmp_path / "mounted").read_text() == "--implicit-dirs corpora bucket\n"
     cache = f"{host / 'neurolm_jax'}/bucket/compiled"
-    assert (tmp_path / "ran").read_text() == f"a b|$c|it's|auto|tpu|{cache}|" * 2
+    assert (tmp_path / "ran").read_text() == f"a b|$c|it's|auto|tpu|77|{cache}|" * 2
+    number = pathlib.Path(f"/dev/shm/neurolm_jax.{user}")
+    assert number.read_text() == (tmp_path / "second").read_text()
+    number.unlink()
+    assert not pathlib.Path("/proc", (tmp_path / "first").read_text().strip()).exists()
     assert run("bash", LAUNCH / "tpu_pod.sh", "slice", "zone", "bucket").returncode == 2
 
 

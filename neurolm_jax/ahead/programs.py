@@ -50,13 +50,12 @@ def cost(text: str, node: int | None = None) -> Cost:
 class _Program:
     def __init__(self, text, node):
         self._computations, self._node = dict(hlo.computations(text)), node
-        self._counted: set[str] = set()
 
     @functools.cache  # noqa: B019 (of one text)
     def of(self, name: str, fused: bool = False) -> Cost:
         """Cost of a computation and of those that it calls; what is fused moves nothing between its instructions."""
         shapes = {i.name: i.result for i in self._computations[name]}
-        total = Cost()
+        total, gathered = Cost(), set()
         for i in self._computations[name]:
             if not fused:
                 total.moved += traffic.moved(i, shapes, self._computations)
@@ -70,24 +69,34 @@ class _Program:
                 total.add(max(branches, key=lambda branch: branch.flops))
             elif i.opcode in ("fusion", "call", "async-start") and (inner := i.called("calls", "to_apply")):
                 total.add(self.of(inner, fused or i.opcode == "fusion"))
+                if not fused and i.opcode == "fusion":
+                    total.add(self._gathers(inner, gathered))
             elif i.opcode in ("dot", "convolution"):
                 count = _dot if i.opcode == "dot" else _convolution
                 total.add(Cost(flops=count(i, [shapes[name][0].dimensions for name in i.operands])))
             elif i.opcode == "custom-call" and (kernel := _kernel(i.rest)):
                 total.add(Cost(kernels={kernel: 1.0}))
-            elif kind in COLLECTIVES and self._first(i):
+            elif kind in COLLECTIVES and not (fused and kind == "all-gather"):  # its caller counts those
                 if kind == "all-reduce" and name.startswith("all-reduce-scatter"):  # as TPUs' compiler writes it
                     kind = "reduce-scatter"
                 total.add(self._sent(kind, i, sum(s.bytes for name in i.operands for s in shapes[name])))
         return total
 
-    def _first(self, instruction):
-        """One collective may stand in several pieces that overlap with other work, under one channel."""
-        channel = re.search(r"channel_id=(\d+)", instruction.rest)
-        key = channel[1] if channel else instruction.name
-        new = key not in self._counted
-        self._counted.add(key)
-        return new
+    def _gathers(self, name, counted):
+        """All-gathers in a fusion but for those ``counted`` in others beside it: one that goes on beside other work
+        stands, whole, in each of the fusions that it goes on beside, under one channel (1 is that of any)."""
+        total, shapes = Cost(), {i.name: i.result for i in self._computations[name]}
+        for i in self._computations[name]:
+            if i.opcode.removesuffix("-start") == "all-gather":
+                channel = re.search(r"channel_id=(\d+)", i.rest)
+                given = tuple((s.dtype, s.dimensions) for operand in i.operands for s in shapes[operand])
+                key = channel[1] if channel and channel[1] != "1" else f"{name} {i.name}", given
+                if key not in counted:
+                    counted.add(key)
+                    total.add(self._sent("all-gather", i, sum(s.bytes for o in i.operands for s in shapes[o])))
+            elif i.opcode in ("fusion", "call", "async-start") and (inner := i.called("calls", "to_apply")):
+                total.add(self._gathers(inner, counted))
+        return total
 
     def _sent(self, kind, instruction, given):
         """Bytes that leave a device, of a ring over its group; across nodes, all devices of a node share the way."""
