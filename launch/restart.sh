@@ -7,7 +7,7 @@ if [ $# -eq 0 ]; then
   echo "error: want a command: bash $0 python -m neurolm_jax.train ..." >&2
   exit 2
 fi
-ended= child=
+ended='' child=''
 trap 'ended=yes; [ -z "$child" ] || kill -TERM "$child" 2> /dev/null' TERM INT
 
 # Its code; a signal, whenever it comes, ends the command and then this script.

@@ -53,7 +53,7 @@ def main() -> None:
     name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"]))
     told = {"config": f"{name.parent.name}/{name.name}", "topology": _TOPOLOGY.value}
     if _SEARCH.value:
-        found = search_and_show(config, chip, devices, _ROWS.value, _TOPOLOGY.value, _QUICK.value)
+        found = told | search_and_show(config, chip, devices, _ROWS.value, _TOPOLOGY.value, _QUICK.value)
     else:
         found = told | estimate(train.build(config), chip, devices, _QUICK.value)
         show(found, f"{config.stage}, {_TOPOLOGY.value}: {len(devices)} x {chip.name}")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from small_data import config
 
-from neurolm_jax import aot, train
+from neurolm_jax import aot, errors, train
 from neurolm_jax.ahead import arithmetic, estimates, programs, search, topologies
 from neurolm_jax.ahead.chips import CHIPS
 from neurolm_jax.data.streams import Steps
@@ -298,7 +298,7 @@ def test_a_program_too_large_for_the_device_is_told(small_data, runs, monkeypatc
 
     monkeypatch.setattr(estimates, "make_train_step", lambda stage, mesh: Huge())
     stage = train.build(config("language", small_data, runs))
-    with pytest.raises(estimates.DoesNotFit, match=r"does not fit \(used 20.10g of 15.75g a device\); take fewer rows"):
+    with pytest.raises(errors.DoesNotFit, match=r"does not fit \(used 20.10g of 15.75g a device\); take fewer rows"):
         estimates.estimate(stage, CHIPS["v5e"], jax.devices()[:1])
 
 
@@ -317,7 +317,7 @@ def test_a_search_stops_where_memory_does(small_data, runs, monkeypatch):
     def estimated(stage, chip, devices, quick):
         asked.append((stage.config.mesh.tensor, stage.config.batch_size, stage.config.text_batch_size))
         if stage.config.batch_size > 32:
-            raise estimates.DoesNotFit("does not fit")
+            raise errors.DoesNotFit("does not fit")
         speed = float(min(stage.config.batch_size, 24))
         return {"fits": True, "tokens_per_second": speed, "tokens_per_second_serial": -stage.config.batch_size}
 
@@ -375,6 +375,9 @@ def test_the_command_searches_and_puts_tables_side_by_side(small_data, runs, mon
     assert "| language debug | v5e:1x1 | none | 2 |" in said and "| language debug | v5e:2x2 | 4 | 0.00 |" in said
     beside = one["seconds"]["step"] / slower["step"]
     assert f"| {beside:.1%} | 50.0% |" in said
+    run(*common[:3], "--search", "--rows=1", "--json", tmp_path / "c.json")
+    assert json.loads((tmp_path / "c.json").read_text())["topology"] == "v5e:1x1"
+    assert "| language debug | v5e:1x1 | none | 1 |" in run("--tables", tmp_path)
     (tmp_path / "c.json").write_text("{}")
     with pytest.raises(UserError, match="c.json: not written by 'aot --json'"):
         run("--tables", tmp_path)

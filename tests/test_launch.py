@@ -116,7 +116,8 @@ def test_a_slurm_job_is_one_job_of_its_nodes(tmp_path):
     executable(tmp_path / "bin" / "scontrol", 'echo "$@" >> scontrol.log\nprintf "localhost\\nother\\n"\n')
     executable(
         tmp_path / "bin" / "srun",
-        '[ "$1" = --kill-on-bad-exit=1 ] && shift\n[ "$SRUN_CPUS_PER_TASK" = 32 ] || exit 9\nfor i in 0 1; do SLURM_PROCID=$i "$@" & done\nwait\n',
+        '[ "$1" = --kill-on-bad-exit=1 ] && shift\n[ "$SRUN_CPUS_PER_TASK" = 32 ] || exit 9\n'
+        'for i in 0 1; do SLURM_PROCID=$i "$@" & done\nwait\n',
     )
     environment = os.environ | {
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
@@ -213,6 +214,11 @@ def test_the_jobset_has_the_slices_hosts_and_a_command_that_is_understood():
     assert container["command"] == ["python", "-m", "neurolm_jax.train"]
     done = run(sys.executable, "-c", code, *container["args"], cwd=ROOT)
     assert done.stdout == "pretrain 48\n", done.stderr
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_pages_have_no_place_that_was_not_filled_in(page):
+    assert not re.search(r"\b(TABLE|WASTE|FSDP)_|TODO|XXX", page.read_text())
 
 
 def test_the_guide_names_files_and_flags_that_there_are():

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -73,6 +74,51 @@ def test_a_process_that_never_arrives_is_named():
         thread.join(timeout=60)
     assert said == dict.fromkeys((0, 2), "process 1, 3 of 4 did not arrive; see its log")
     assert time.monotonic() - begin < 30
+
+
+def test_strangers_at_the_port_are_passed_over():
+    """One says nothing, one hangs up at once, one speaks otherwise; then the process comes that was missing."""
+    port = free_port()
+    seconds = time.monotonic() + 40
+    gathered = threading.Thread(target=processes._gather, args=(port, 2, seconds))
+    gathered.start()
+    strangers = []
+    for said in (b"", b"x", b"PRI * HTTP/2.0"):
+        while True:
+            try:
+                strangers.append(socket.create_connection(("localhost", port), timeout=5))
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.05)
+        if said == b"x":  # closed with a reset
+            strangers[-1].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            strangers[-1].close()
+        elif said:
+            strangers[-1].sendall(said)
+    processes._report("localhost", port, 2, 1, seconds)
+    gathered.join(timeout=30)
+    assert not gathered.is_alive()
+
+
+def test_what_answers_in_process_0s_place_is_not_believed():
+    """Such as the coordinator of a job that has not ended yet: it says bytes that are no text, then is gone."""
+    port = free_port()
+    with socket.create_server(("localhost", port)) as other:
+        answering = threading.Thread(target=lambda: other.accept()[0].sendall(b"\0\xff\x04"))
+        answering.start()
+        reporting = threading.Thread(target=processes._report, args=("localhost", port, 2, 1, time.monotonic() + 40))
+        reporting.start()
+        answering.join(timeout=30)
+    processes._gather(port, 2, time.monotonic() + 40)
+    reporting.join(timeout=30)
+    assert not reporting.is_alive()
+
+
+def test_auto_outside_of_a_cluster_is_refused():
+    code = "from neurolm_jax.command import run; from neurolm_jax.training import processes; run(processes.join)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "NEUROLM_COORDINATOR": "auto", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stderr.startswith("error: NEUROLM_COORDINATOR=auto: JAX finds no job"), done
 
 
 def test_processes_wait_for_the_one_that_works_alone(tmp_path):

@@ -141,6 +141,9 @@ def test_fields_are_checked_before_anything_is_made(small_data, runs, tmp_path):
     c.mesh.data = 3
     with pytest.raises(UserError, match="does not match 1 devices"):
         train.train(c, tmp_path / "w")
+    c.mesh.update(data=-1, fsdp=0)
+    with pytest.raises(UserError, match="'fsdp': 0.* does not match 1 devices"):
+        train.train(c, tmp_path / "w")
     assert not (tmp_path / "w" / "checkpoints").exists()
 
 

@@ -1,6 +1,5 @@
 """A config's step compiled for a machine that is not here, and what that says about training there."""
 
-import re
 import time
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from neurolm_jax.ahead import arithmetic, programs
 from neurolm_jax.ahead.chips import Chip
-from neurolm_jax.errors import UserError
+from neurolm_jax.errors import out_of_memory
 from neurolm_jax.training import mesh as meshes
 from neurolm_jax.training.state import abstract_state, make_train_step, whole_share
 
@@ -31,10 +30,6 @@ class Program(NamedTuple):
     quick: bool = False
 
 
-class DoesNotFit(UserError):
-    """A program that needs more memory than a device has."""
-
-
 def compiled_step(stage, mesh, quick: bool = False) -> Program:
     """The training step, compiled for a mesh's devices, wherever they are; ``quick`` with the least effort, which takes
     a third of the time and leaves what is fused, and so what is moved, far from what it would be.
@@ -50,13 +45,9 @@ def compiled_step(stage, mesh, quick: bool = False) -> Program:
     try:
         compiled = lowered.compile(compiler_options=QUICK if quick else None)
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        told = re.search(r"Used [\d.]+\w+ of [\d.]+\w+", str(error))
-        raise DoesNotFit(
-            f"does not fit ({told[0].lower() if told else 'out of memory'} a device); take fewer rows, more fsdp,"
-            " remat=all or more accumulation"
-        ) from error
+        if full := out_of_memory(error):
+            raise full from error
+        raise
     seconds, memory = time.perf_counter() - begin, compiled.memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     sizes = held, memory.temp_size_in_bytes, memory.generated_code_size_in_bytes

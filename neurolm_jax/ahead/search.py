@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from neurolm_jax.ahead.chips import Chip
-from neurolm_jax.ahead.estimates import DoesNotFit, estimate
+from neurolm_jax.ahead.estimates import estimate
+from neurolm_jax.errors import DoesNotFit
 
 TENSOR = (1, 2, 4, 8)
 

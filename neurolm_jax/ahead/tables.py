@@ -23,6 +23,8 @@ def read(folder: pathlib.Path) -> list[dict]:
             raise UserError(f"{file}: not valid JSON ({error})") from error
         if not isinstance(one, dict) or "topology" not in one:
             raise UserError(f"{file}: not written by 'aot --json'")
+        if "best" in one:  # of a search
+            one = {key: one[key] for key in ("config", "topology")} | one["best"]
         found.append(one)
     if not found:
         raise UserError(f"{folder}: holds no file that 'aot --json' wrote")

@@ -23,8 +23,9 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, sequence: int = 1,
     """
     count = jax.device_count() if devices is None else len(devices)
     shape = [data, fsdp, tensor, sequence]
-    if shape.count(-1) == 1 and count % -math.prod(shape) == 0:
-        shape[shape.index(-1)] = count // -math.prod(shape)
+    known = math.prod(size for size in shape if size != -1)
+    if shape.count(-1) == 1 and known > 0 and count % known == 0:
+        shape[shape.index(-1)] = count // known
     if min(shape) < 1 or math.prod(shape) != count:
         raise UserError(f"mesh: {dict(zip(AXES, shape))} does not match {count} devices; one axis may be -1")
     # An axis need not be one of the machine's own: 64 of 16 x 16 chips are four of its rows.

@@ -33,7 +33,11 @@ def join(environment: Mapping[str, str] = os.environ, wait: float | None = None)
     import jax
 
     if address == "auto":
-        jax.distributed.initialize(initialization_timeout=round(wait), heartbeat_timeout_seconds=LOST)
+        try:
+            jax.distributed.initialize(initialization_timeout=round(wait), heartbeat_timeout_seconds=LOST)
+        except ValueError as error:
+            others = f"set {COORDINATOR}=HOST:PORT, {COUNT} and {NUMBER}, or none of them"
+            raise UserError(f"{COORDINATOR}=auto: JAX finds no job of several processes here; {others}") from error
         return
     host, port, count, number = _read(environment)
     if count == 1:
@@ -98,13 +102,14 @@ def _gather(port, count, deadline):
             server.settimeout(max(deadline - time.monotonic(), 0.01))
             try:
                 connection = stack.enter_context(server.accept()[0])
-                connection.settimeout(5)
-                words = connection.recv(64).split()
             except TimeoutError:
                 _send(arrived, f"process {missing} of {count} did not arrive; see its log")
                 raise JobError(f"process {missing} of {count} did not arrive; see its log") from None
-            if len(words) == 3 and words[0] == b"neurolm" and words[2] == str(count).encode():
-                arrived[int(words[1])] = connection
+            connection.settimeout(5)
+            with contextlib.suppress(OSError):  # a stranger who says nothing, or hangs up
+                words = connection.recv(64).split()
+                if len(words) == 3 and words[0] == b"neurolm" and words[2] == str(count).encode():
+                    arrived[int(words[1])] = connection
         _send(arrived, "go")
 
 
@@ -121,11 +126,13 @@ def _report(host, port, count, number, deadline):
             with socket.create_connection((host, port), timeout=max(deadline - time.monotonic(), 0.1)) as connection:
                 connection.sendall(f"neurolm {number} {count}".encode())
                 connection.settimeout(max(deadline - time.monotonic(), 0.1) + 5)
-                word = connection.recv(256).decode()
+                word = connection.recv(256)
         except OSError:
-            word = ""
-        if word == "go":
+            word = b""
+        if word == b"go":
             return
-        if word or time.monotonic() > deadline:
-            raise JobError(word or f"process {number} of {count}: process 0 is not at {host}:{port}; see its log")
+        if word.startswith(b"process "):
+            raise JobError(word.decode())
+        if time.monotonic() > deadline:  # others may answer there, such as the coordinator of a job that is ending
+            raise JobError(f"process {number} of {count}: process 0 is not at {host}:{port}; see its log")
         time.sleep(0.2)
