@@ -1,10 +1,13 @@
 """What every command shares: bad input ends it with one line and exit code 2."""
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable
 
 from neurolm_jax.errors import JobError, UserError
+
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG}
 
 
 def run(main: Callable[[], None]) -> None:
@@ -16,6 +19,10 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(fail(error))
     except JobError as error:
         sys.exit(fail(error, 1))
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        sys.exit(fail(f"{error.filename or 'a file'}: {error.strerror}; make room or mend its rights"))
 
 
 def fail(message: object, code: int = 2) -> int:

@@ -36,6 +36,12 @@ def base(stage: str) -> ConfigDict:
     c.validation_batches = 100  # at most, in one validation
     c.log_every = 10
 
+    c.faults = ConfigDict()
+    c.faults.in_a_row = 10  # steps skipped one after another (loss or gradient not finite) before the run rolls back
+    c.faults.rollbacks = 3  # times it does so, leaving out the data since the checkpoint, before it stops
+    c.faults.spike = 0.0  # standard deviations above the loss's moving mean from which on a step is skipped; 0 for none
+    # Seconds that a process may take for each of these before it ends itself, to be started again; 0 for any.
+    c.patience = ConfigDict({"data": 1800.0, "compile": 7200.0, "step": 1800.0, "save": 3600.0})
     # Devices along each axis, -1 for what the others leave: data splits rows, fsdp rows and parameters, tensor heads
     # and vocabulary, sequence the length of long rows.
     c.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1, "sequence": 1})
@@ -45,6 +51,7 @@ def base(stage: str) -> ConfigDict:
     c.data.root = "data"  # folder under which prepare wrote
     c.data.text = "text"
     c.data.threads = 4  # that read ahead, in each process
+    c.data.damaged = 100  # records that cannot be read, of which more stop the run; they are left out
     c.data.workers = 0  # processes that put batches together; 0 does so in this one
     c.initial = ConfigDict()  # workdirs of earlier stages
     return c

@@ -9,7 +9,8 @@ import numpy as np
 from neurolm_jax.data import vocabulary
 from neurolm_jax.data.eeg_rows import MICROVOLTS, empty_row, fill_row
 from neurolm_jax.data.packing import RowPlan
-from neurolm_jax.data.shards import Shards
+from neurolm_jax.data.shards import DamagedRecord, Shards
+from neurolm_jax.data.streams import Damaged
 from neurolm_jax.eeg.preprocessing import RATE
 from neurolm_jax.eeg.records import Record, decode
 from neurolm_jax.eeg.tasks import Task, prompts
@@ -113,7 +114,20 @@ class DialogueRows:
 
     def __getitem__(self, index: int) -> dict[str, dict[str, np.ndarray]]:
         epoch, samples = self._plan.row(index)
-        return fill_dialogues([self._dialogue(epoch, sample) for sample in samples], self._size)
+        found, faults = [], []
+        for sample in samples:
+            try:
+                found.append(self._dialogue(epoch, sample))
+            except DamagedRecord as error:
+                faults.append(str(error))
+        row = fill_dialogues(found, self._size)
+        return Damaged(row, faults) if faults else row
+
+    def origins(self, index: int) -> list[str]:
+        """The folder, record and label of each sample."""
+        _, samples = self._plan.row(index)
+        found = (self._samples[sample] for sample in samples)
+        return [f"{self._tasks[number][1].path}: record {record}, {label}" for number, record, label in found]
 
     def _dialogue(self, epoch, sample):
         number, record, label = self._samples[sample]

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from neurolm_jax.data.packing import RowPlan
-from neurolm_jax.data.shards import Shards
+from neurolm_jax.data.shards import DamagedRecord, Shards
+from neurolm_jax.data.streams import Damaged
 from neurolm_jax.eeg.electrodes import PAD
 from neurolm_jax.eeg.preprocessing import RATE
 from neurolm_jax.eeg.records import unpack
@@ -38,7 +39,7 @@ class EEGRows:
     def __init__(
         self, corpora: Sequence[Shards], length: int, seconds: int, seed: int | None, random_start: bool = False
     ):
-        self._sources = [shards.source for shards in corpora]
+        self._sources, self._paths = [shards.source for shards in corpora], [shards.path for shards in corpora]
         self._length, self._seed, self._random_start = length, seed, random_start
         parts, self._runs, self._record_stops = [], [], []
         for corpus, shards in enumerate(corpora):
@@ -58,15 +59,32 @@ class EEGRows:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         epoch, samples = self._plan.row(index)
         row = empty_shard_row(self._length)
-        place = 0
+        place, faults = 0, []
         for segment, sample in enumerate(samples, start=1):
             second = 0
-            for record, x in self._read(sample, epoch):
+            try:
+                parts = list(self._read(sample, epoch))
+            except DamagedRecord as error:
+                faults.append(str(error))
+                continue
+            for record, x in parts:
                 begin, seconds = place, x.shape[1] // RATE
                 place = fill_row(row, place, segment, x, record.electrodes, second)
                 row["scale"][begin:place] = np.tile(record.scale / MICROVOLTS, seconds)
                 second += seconds
-        return row
+        return Damaged(row, faults) if faults else row
+
+    def origins(self, index: int) -> list[str]:
+        """The folder and the first record of each window."""
+        _, samples = self._plan.row(index)
+        found = []
+        for corpus, run, start, seconds, _ in self._windows[samples].tolist():
+            runs, stops = self._runs[corpus], self._record_stops[corpus]
+            first = int(runs.first[run])
+            begin = start * RATE + (int(stops[first - 1]) if first else 0)
+            record = int(np.searchsorted(stops, begin, side="right"))
+            found.append(f"{self._paths[corpus]}: record {record}, {seconds} s about second {start} of its run")
+        return found
 
     def _read(self, sample, epoch):
         """The records that a window lies in, each with its int16 samples [C, n * 200] of whole seconds."""

@@ -28,9 +28,18 @@ class Mixture:
         return sum(map(len, self._sources))
 
     def __getitem__(self, index: int) -> Any:
+        source, index = self._place(index)
+        return self._sources[source][index]
+
+    def origins(self, index: int) -> list[str]:
+        source, index = self._place(index)
+        return self._sources[source].origins(index)
+
+    def _place(self, index):
+        """The source of a row, and which of its rows it is."""
         period, place = divmod(index, PERIOD)
         source, rank = (int(column[place]) for column in self._order(period))
-        return self._sources[source][period * int(self._counts[source]) + rank]
+        return source, period * int(self._counts[source]) + rank
 
     @functools.lru_cache(maxsize=4)
     def _order(self, period):

@@ -18,6 +18,10 @@ FORMAT = 1
 SHARD_BYTES = 256 * 2**20  # a shard is closed when it has this many
 
 
+class DamagedRecord(UserError):
+    """A record whose bytes are not those that were written."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Shards:
     """An opened folder. ``source[i]`` is record i as bytes; ``manifest`` is the parsed JSON."""
@@ -174,7 +178,7 @@ class Source:
             return self._source[index]
         except (ValueError, RuntimeError, IndexError) as error:
             file = self._file_of(index)
-            raise UserError(f"{file}: record {index} is unreadable ({error}); prepare it again") from error
+            raise DamagedRecord(f"{file}: record {index} is unreadable ({error}); prepare it again") from error
 
     def _file_of(self, index: int) -> pathlib.Path:
         for file, count in zip(self._files, self._counts):

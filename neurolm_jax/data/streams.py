@@ -1,25 +1,40 @@
 """Batches by step: the data position of a run is the step, one integer."""
 
 import collections
+import signal
+import sys
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 
 class Rows(Protocol):
-    """Random access that counts on over epochs: row i is in epoch ``i // len(rows)``."""
+    """Random access that counts on over epochs: row i is in epoch ``i // len(rows)``.
+
+    What cannot be read is left out of a row, which is then ``Damaged``. ``origins`` names the records of a row.
+    """
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Any: ...
+
+    def origins(self, index: int) -> list[str]: ...
+
+
+class Damaged(NamedTuple):
+    """A row, and what is said of each record that it lacks."""
+
+    row: Any
+    faults: list[str]
 
 
 class Steps:
     """The batch of every step, as far as this process holds it.
 
     Global batch n is rows ``n * size`` up to ``(n + 1) * size`` of each source; process p of P holds the p-th of P
-    equal parts, so the global batch is the same for any number of processes.
+    equal parts, so the global batch is the same for any number of processes. Beside the sources a batch has
+    ``damaged``: name -> records that each row lacks, int32 [b]; each is told of once.
 
     Args:
       sources: name -> (rows, global batch size).
@@ -27,17 +42,35 @@ class Steps:
 
     def __init__(self, sources: Mapping[str, tuple[Rows, int]], steps: int, process: int = 0, processes: int = 1):
         self._sources, self._steps, self._process, self._processes = sources, steps, process, processes
+        self._told: set[str] = set()
 
     def __len__(self) -> int:
         return self._steps
 
     def __getitem__(self, step: int) -> dict[str, Any]:
-        batch = {}
+        batch: dict[str, Any] = {"damaged": {}}
         for name, (rows, size) in self._sources.items():
             part = size // self._processes
             first = step * size + self._process * part
-            batch[name] = stack([rows[i] for i in range(first, first + part)])
+            found = [rows[i] for i in range(first, first + part)]
+            faults = [row.faults if isinstance(row, Damaged) else [] for row in found]
+            for fault in sum(faults, []):
+                self._tell(fault)
+            batch[name] = stack([row.row if isinstance(row, Damaged) else row for row in found])
+            batch["damaged"][name] = np.array([len(each) for each in faults], np.int32)
         return batch
+
+    def origins(self, step: int) -> dict[str, list[list[str]]]:
+        """The records of every row of a global batch."""
+        return {
+            name: [rows.origins(i) for i in range(step * size, (step + 1) * size)]
+            for name, (rows, size) in self._sources.items()
+        }
+
+    def _tell(self, fault):
+        if fault not in self._told:
+            self._told.add(fault)
+            print(f"warning: left out: {fault}", file=sys.stderr, flush=True)
 
 
 def stack(rows: list[Any]) -> Any:
@@ -54,8 +87,15 @@ def iterate(steps: Steps, start: int, threads: int, workers: int = 0, ahead: int
     dataset = grain.MapDataset.source(steps)[start:]
     batches = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
     if workers:
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead))
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead)
+        batches = batches.mp_prefetch(options, worker_init_fn=_outlive_signals)
     return iter(batches)
+
+
+def _outlive_signals(*_):
+    """A worker ends when its reader does, which may have a checkpoint to write first."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def prefetch(batches: Iterable, ahead: int = 2) -> Iterator:

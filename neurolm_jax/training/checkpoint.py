@@ -1,8 +1,17 @@
-"""Orbax checkpoints of a stage: weights, optimizer state and the config that made them."""
+"""Orbax checkpoints of a stage: weights, optimizer state, how far it got, and the config that made them.
 
+``checkpoints/STEP`` appears by rename when all of it is written, digests included. Of what is found damaged later, the
+checkpoint before is used instead.
+"""
+
+import contextlib
 import hashlib
 import json
+import logging
 import pathlib
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -10,80 +19,192 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from neurolm_jax.errors import UserError
+from neurolm_jax.training import integrity, provenance
 from neurolm_jax.training.state import TrainState
 
+UNFINISHED = ".orbax-checkpoint-tmp"
+DAMAGED = ".damaged"
+ALL = ("weights", "optimizer", "health", "meta")
 
-def manager(workdir: str | pathlib.Path, every: int = 1, keep: int = 1) -> ocp.CheckpointManager:
-    """Saves ``every`` so many steps when asked at each, asynchronously, and keeps the last ``keep``."""
-    options = ocp.CheckpointManagerOptions(save_interval_steps=every, max_to_keep=keep, create=True)
-    return ocp.CheckpointManager(folder(workdir), options=options)
+
+class Progress(NamedTuple):
+    """How far a run is, beside its step.
+
+    position: the next batch, which is the step unless data were skipped; rollbacks: how often they were; best: the
+    lowest validation loss so far, and the step it is of.
+    """
+
+    position: int = 0
+    rollbacks: int = 0
+    best: dict | None = None
+
+
+class Checkpoints:
+    """Writes into a workdir, in the background; keeps the newest ``keep``, others until a newer one is whole."""
+
+    def __init__(self, workdir: str | pathlib.Path, keep: int = 1):
+        self._folder, self._keep, self._step = folder(workdir), keep, None
+        self._writer = ocp.AsyncCheckpointer(
+            ocp.CompositeCheckpointHandler(),
+            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._add_digests),
+        )
+
+    def save(self, step: int, state: TrainState, progress: Progress, config: ConfigDict) -> bool:
+        """Begin to write the state after ``step`` steps; not if it is there already.
+
+        Raises:
+          UserError: this one, or the one before, cannot be written; what was whole before still is.
+        """
+        meta = {"config": config.to_dict(), "step": step, **progress._asdict(), **provenance.here()}
+        return self._write(step, meta, weights=state.weights, optimizer=state.optimizer, health=state.health)
+
+    def save_weights(self, weights, config: ConfigDict) -> None:
+        """Weights from elsewhere as the checkpoint of step 0, without what a run needs to go on."""
+        self._write(0, {"config": config.to_dict(), "step": 0, **provenance.here()}, weights=weights)
+
+    def wait(self) -> None:
+        """Until nothing is being written any more.
+
+        Raises:
+          UserError: as ``save``.
+        """
+        with self._told():
+            self._writer.wait_until_finished()
+            self._writer.check_for_errors()
+        self._delete_old()
+
+    def close(self) -> None:
+        """Without raising errors of writing: ``wait`` before, where all went well."""
+        with contextlib.suppress(UserError), self._told():
+            self._writer.close()
+
+    def _write(self, step, meta, **arrays):
+        self.wait()
+        if step in steps(self._folder.parent):
+            return False
+        self._step = step
+        items = {name: ocp.args.StandardSave(tree) for name, tree in arrays.items()}
+        with self._told():
+            self._writer.save(self._folder / str(step), args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(meta)))
+        return True
+
+    def _add_digests(self):
+        """Called when all is written, before the folder gets its name."""
+        [unfinished] = self._folder.glob(f"{self._step}{UNFINISHED}*")
+        integrity.write_digests(unfinished)
+
+    @contextlib.contextmanager
+    def _told(self):
+        """Errors of writing in one line: their kinds differ with what found them, and there is none but this remedy."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            _remove_unfinished(self._folder)
+            kept = steps(self._folder.parent)
+            rest = f"the newest whole one is of step {max(kept)}" if kept else "there is none before it"
+            said = " ".join(str(error).split())
+            raise UserError(
+                f"{self._folder}: the checkpoint of step {self._step} cannot be written ({said[:300]}); {rest}."
+                " Make room or mend its rights, and start again"
+            ) from error
+
+    def _delete_old(self):
+        if jax.process_index() == 0:
+            for step in steps(self._folder.parent)[: -self._keep]:
+                shutil.rmtree(self._folder / str(step))
+
+
+@contextlib.contextmanager
+def writing(workdir: str | pathlib.Path, keep: int = 1) -> Iterator[Checkpoints]:
+    """``Checkpoints`` that are whole when the block ends well."""
+    checkpoints = Checkpoints(workdir, keep)
+    with contextlib.closing(checkpoints):
+        yield checkpoints
+        checkpoints.wait()
+
+
+def save_weights(workdir: str | pathlib.Path, weights, config: ConfigDict) -> None:
+    """Weights from elsewhere as the checkpoint of step 0, without an optimizer's moments."""
+    with writing(workdir) as checkpoints:
+        checkpoints.save_weights(weights, config)
 
 
 def folder(workdir: str | pathlib.Path) -> pathlib.Path:
     return pathlib.Path(workdir).absolute() / "checkpoints"
 
 
-def exists(workdir: str | pathlib.Path) -> bool:
-    """Is there a checkpoint in a workdir?"""
-    return folder(workdir).is_dir() and bool(ocp.utils.checkpoint_steps(folder(workdir)))
+def steps(workdir: str | pathlib.Path) -> list[int]:
+    """Of the checkpoints that lie in a workdir, whole or damaged; the newest last."""
+    if not folder(workdir).is_dir():
+        return []
+    return sorted(int(path.name) for path in folder(workdir).iterdir() if path.name.isdecimal() and path.is_dir())
 
 
-def save(checkpoints: ocp.CheckpointManager, step: int, state: TrainState, config: ConfigDict, force=False) -> bool:
-    """Hand the state after ``step`` steps to ``checkpoints``, which decides by the step unless forced."""
-    if step == checkpoints.latest_step():
-        return False
-    items = ocp.args.Composite(
-        weights=ocp.args.StandardSave(state.weights),
-        optimizer=ocp.args.StandardSave(state.optimizer),
-        meta=ocp.args.JsonSave({"config": config.to_dict(), "step": step}),
-    )
-    return checkpoints.save(step, args=items, force=force)
-
-
-def save_weights(workdir: str | pathlib.Path, weights, config: ConfigDict) -> None:
-    """Weights from elsewhere as the checkpoint of step 0, without an optimizer's moments."""
-    items = ocp.args.Composite(
-        weights=ocp.args.StandardSave(weights), meta=ocp.args.JsonSave({"config": config.to_dict(), "step": 0})
-    )
-    with manager(workdir) as checkpoints:
-        checkpoints.save(0, args=items, force=True)
-        checkpoints.wait_until_finished()
-
-
-def restore(workdir: str | pathlib.Path, abstract: TrainState) -> TrainState:
-    """The newest state, placed as ``abstract`` says.
-
-    Raises:
-      UserError: weights were put there by ``save_weights``; a run starts from them, but does not go on with them.
-    """
-    step = newest_step(workdir)
-    if not (folder(workdir) / str(step) / "optimizer").is_dir():
-        raise UserError(f"{workdir}: holds converted weights; give another workdir and name this one in config.initial")
-    items = ocp.args.Composite(
-        weights=ocp.args.StandardRestore(abstract.weights),
-        optimizer=ocp.args.StandardRestore(abstract.optimizer),
-    )
-    with manager(workdir) as checkpoints:
-        found = checkpoints.restore(step, args=items)
-    return TrainState(jax.device_put(np.int32(step), abstract.step.sharding), found.weights, found.optimizer)
-
-
-def restore_weights(workdir: str | pathlib.Path, abstract_weights):
-    """The newest weights alone, without the optimizer's moments."""
-    with manager(workdir) as checkpoints:
-        items = ocp.args.Composite(weights=ocp.args.StandardRestore(abstract_weights))
-        return checkpoints.restore(newest_step(workdir), args=items).weights
-
-
-def newest_step(workdir: str | pathlib.Path) -> int:
-    """The step of the newest checkpoint.
+def newest_step(workdir: str | pathlib.Path, parts: Sequence[str] = ("meta",), before: int | None = None) -> int:
+    """The step of the newest checkpoint (``before`` a step) some parts of which are as they were written. Others are
+    told of.
 
     Raises:
       UserError: there is none.
     """
-    if not exists(workdir):
-        raise UserError(f"{workdir}: no checkpoint in it; train that stage first")
-    return max(ocp.utils.checkpoint_steps(folder(workdir)))
+    found, faults = [step for step in steps(workdir) if before is None or step < before], []
+    for step in reversed(found):
+        if not (wrong := integrity.fault(folder(workdir) / str(step), parts)):
+            for fault in faults:
+                logging.getLogger(__name__).warning(f"{fault}; the checkpoint of step {step} is used instead")
+            return step
+        faults.append(f"{folder(workdir) / str(step)}: {wrong}")
+    if faults:
+        raise UserError(f"{faults[0]}, and there is no whole checkpoint before it; train that stage again")
+    if before is not None:
+        raise UserError(f"{workdir}: no checkpoint before step {before} is kept; raise config.keep_checkpoints")
+    raise UserError(f"{workdir}: no checkpoint in it; train that stage first")
+
+
+def restore(workdir: str | pathlib.Path, step: int, abstract: TrainState) -> tuple[TrainState, Progress]:
+    """The state after ``step`` steps, placed as ``abstract`` says, and how far the run was."""
+    items = ocp.args.Composite(
+        weights=ocp.args.StandardRestore(abstract.weights),
+        optimizer=ocp.args.StandardRestore(abstract.optimizer),
+        health=ocp.args.StandardRestore(abstract.health),
+        meta=ocp.args.JsonRestore(),
+    )
+    found = _read(workdir, step, items)
+    progress = Progress(*(found.meta[field] for field in Progress._fields))
+    count = jax.device_put(np.int32(step), abstract.step.sharding)
+    return TrainState(count, found.weights, found.optimizer, found.health), progress
+
+
+def restore_weights(workdir: str | pathlib.Path, abstract_weights):
+    """The newest weights alone, without what a run needs to go on."""
+    step = newest_step(workdir, ("weights", "meta"))
+    return _read(workdir, step, ocp.args.Composite(weights=ocp.args.StandardRestore(abstract_weights))).weights
+
+
+def newest_to_go_on(workdir: str | pathlib.Path) -> int | None:
+    """The step from which a run goes on; None where there is nothing yet. Of killed runs, what was being written is
+    removed, and what is damaged is put aside, so that its step can be written again.
+
+    Raises:
+      UserError: every checkpoint is damaged; or weights were put there by ``save_weights``: a run starts from them, but
+        does not go on with them.
+    """
+    found = steps(workdir)
+    if found and not (folder(workdir) / str(found[-1]) / "optimizer").is_dir() and found[-1] == 0:
+        raise UserError(f"{workdir}: holds converted weights; give another workdir and name this one in config.initial")
+    step = newest_step(workdir, ALL) if found else None
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        # None goes on before all have looked, and all go on from one place.
+        multihost_utils.assert_equal(np.int32(-1 if step is None else step), f"{workdir}: processes see other steps")
+    if jax.process_index() == 0:
+        _remove_unfinished(folder(workdir))
+        for damaged in found[found.index(step) + 1 :] if found else ():
+            path = folder(workdir) / str(damaged)
+            shutil.rmtree(f"{path}{DAMAGED}", ignore_errors=True)
+            path.rename(f"{path}{DAMAGED}")
+    return step
 
 
 def written_at(workdir: str | pathlib.Path) -> str:
@@ -101,21 +222,23 @@ def written_at(workdir: str | pathlib.Path) -> str:
 
 def read_config(workdir: str | pathlib.Path) -> ConfigDict:
     """The config that the newest checkpoint was trained with."""
-    step = newest_step(workdir)
-    with manager(workdir) as checkpoints:
-        meta = checkpoints.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-    return ConfigDict(meta["config"])
+    return ConfigDict(read_meta(workdir)["config"])
+
+
+def read_meta(workdir: str | pathlib.Path, step: int | None = None) -> dict:
+    """What a checkpoint, or the newest, tells beside its arrays: config, step, ``Progress``, packages, git."""
+    step = newest_step(workdir) if step is None else step
+    return _read(workdir, step, ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
 
 
 def read_arrays(workdir: str | pathlib.Path) -> dict[str, np.ndarray]:
     """Every weight of the newest checkpoint by its path, on this machine, wherever it was trained."""
-    step = newest_step(workdir)
+    step = newest_step(workdir, ("weights", "meta"))
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with ocp.StandardCheckpointer() as reader:
         described = reader.metadata(folder(workdir) / str(step) / "weights").item_metadata.tree
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), described)
-    with manager(workdir) as checkpoints:
-        tree = checkpoints.restore(step, args=ocp.args.Composite(weights=ocp.args.StandardRestore(like))).weights
+    tree = _read(workdir, step, ocp.args.Composite(weights=ocp.args.StandardRestore(like))).weights
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
 
@@ -127,3 +250,14 @@ def digest(arrays: dict[str, np.ndarray]) -> str:
         array = np.ascontiguousarray(arrays[name])
         total.update(f"{name} {array.dtype} {array.shape} ".encode() + array.tobytes())
     return total.hexdigest()
+
+
+def _read(workdir, step, items):
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+        return reader.restore(folder(workdir) / str(step), args=items)
+
+
+def _remove_unfinished(path):
+    if jax.process_index() == 0 and path.is_dir():
+        for unfinished in path.glob(f"*{UNFINISHED}*"):
+            shutil.rmtree(unfinished, ignore_errors=True)

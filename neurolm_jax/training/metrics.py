@@ -1,6 +1,7 @@
 """Where the numbers of a run go: metrics.jsonl, TensorBoard, the progress bar."""
 
 import json
+import math
 import pathlib
 import time
 
@@ -35,6 +36,7 @@ class Writer:
     def write(self, step: int, scalars: dict[str, float]) -> None:
         if self._board is None:
             return
+        scalars = {key: value for key, value in scalars.items() if math.isfinite(value)}  # JSON has no others
         line = {"step": step, "stage": self._stage, **{key: float(value) for key, value in scalars.items()}}
         with self._file.open("a") as file:
             file.write(json.dumps(line) + "\n")

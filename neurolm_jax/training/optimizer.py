@@ -16,15 +16,14 @@ def learning_rate(config) -> optax.Schedule:
 
 
 def make_optimizer(config) -> optax.GradientTransformation:
-    """Weight decay acts on tensors of two dimensions and more, the layer axis not counted; embeddings included."""
-    adamw = optax.adamw(
-        learning_rate(config),
-        b1=config.beta1,
-        b2=config.beta2,
-        weight_decay=config.weight_decay,
-        mask=decayed,
-    )
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw) if config.clip_norm else adamw
+    """AdamW's directions, to be taken times the learning rate, which is a function of the step alone.
+
+    Weight decay acts on tensors of two dimensions and more, the layer axis not counted; embeddings included.
+    """
+    parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    parts.append(optax.scale_by_adam(b1=config.beta1, b2=config.beta2))
+    parts.append(optax.add_decayed_weights(config.weight_decay, mask=decayed))
+    return optax.chain(*parts)
 
 
 def decayed(params):

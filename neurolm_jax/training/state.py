@@ -9,17 +9,19 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from neurolm_jax.training import health
 from neurolm_jax.training.gradients import loss_and_gradients, weighted
 from neurolm_jax.training.mesh import on_mesh, shardings
 from neurolm_jax.training.optimizer import learning_rate, make_optimizer
 
 
 class TrainState(NamedTuple):
-    """step: int32 [], steps done; weights: ``stages.Weights``; optimizer: its moments."""
+    """step: int32 [], steps done, also if they were skipped; weights: ``stages.Weights``; optimizer: its moments."""
 
     step: jax.Array
     weights: Any
     optimizer: Any
+    health: health.Health
 
 
 def abstract_state(stage, mesh: Mesh) -> TrainState:
@@ -48,7 +50,8 @@ def state_shardings(stage, mesh: Mesh) -> TrainState:
 def make_train_step(stage, mesh: Mesh) -> Callable:
     """(state, batch, rng) -> (state, metrics), jitted; the state's buffers are reused.
 
-    ``rng`` is the run's key, from which every step derives its own.
+    ``rng`` is the run's key, from which every step derives its own. A step whose loss or gradient is not finite changes
+    nothing but the state's count of such steps.
     """
     config = stage.config
     optimizer = make_optimizer(config)
@@ -59,16 +62,25 @@ def make_train_step(stage, mesh: Mesh) -> Callable:
 
         rng_terms, rng_learn = jax.random.split(rng)
         gradients, terms = loss_and_gradients(stage, state.weights, batch, rng_terms, progress, config.accumulation)
-        updates, moments = optimizer.update(gradients, state.optimizer, state.weights.params)
-        params = optax.apply_updates(state.weights.params, updates)
+        rate = learning_rate(config)(state.step)
+        directions, moments = optimizer.update(gradients, state.optimizer, state.weights.params)
+        params = jax.tree.map(lambda p, direction: p - rate * direction, state.weights.params, directions)
         extra, metrics = stage.learn(state.weights.extra, terms.observed, rng_learn)
+        loss, norm = weighted(stage, terms.losses), optax.tree.norm(gradients)
+        damaged = sum(count.sum() for count in jax.tree.leaves(batch["damaged"]))
+        taken, after = health.judge(state.health, loss, norm, damaged, config.faults.spike)
         metrics |= terms.losses | terms.metrics
         metrics |= {
-            "loss": weighted(stage, terms.losses),
-            "gradient_norm": optax.tree.norm(gradients),
-            "learning_rate": learning_rate(config)(state.step),
+            "loss": loss,
+            "gradient_norm": norm,
+            "learning_rate": rate,
+            "skipped_steps": after.skipped,
+            "skipped_in_a_row": after.in_a_row,
+            "damaged_records": after.damaged,
         }
-        return TrainState(state.step + 1, state.weights._replace(params=params, extra=extra), moments), metrics
+        before = state.weights, state.optimizer
+        weights, moments = health.choose(taken, (state.weights._replace(params=params, extra=extra), moments), before)
+        return TrainState(state.step + 1, weights, moments, after), metrics
 
     placed = state_shardings(stage, mesh), NamedSharding(mesh, PartitionSpec())
     return jax.jit(on_mesh(mesh, train_step), donate_argnums=0, out_shardings=placed)
@@ -93,7 +105,8 @@ def prepare(stage, mesh: Mesh, state: TrainState, batch, rng: jax.Array) -> Trai
 
 def _create(stage, rng):
     weights = stage.create(rng)
-    return TrainState(jnp.zeros((), jnp.int32), weights, make_optimizer(stage.config).init(weights.params))
+    moments = make_optimizer(stage.config).init(weights.params)
+    return TrainState(jnp.zeros((), jnp.int32), weights, moments, health.create_health())
 
 
 def _with_sharding(leaf, sharding):

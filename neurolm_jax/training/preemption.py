@@ -1,0 +1,60 @@
+"""SIGTERM: whoever takes the machine away says so shortly before."""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+
+
+class Notice:
+    """Whether this run is asked to end. A signal is noticed even while the compiler works; until ``armed``, when there
+    is something to save, it ends the process at once, with code 0."""
+
+    def __init__(self):
+        self.armed = False
+        self._asked = threading.Event()
+
+    def asked(self, step: int) -> bool:
+        """True after the same step in every process of a job."""
+        import jax
+
+        if jax.process_count() == 1:
+            return self._asked.is_set()
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.reached_preemption_sync_point(step)
+
+    def _watch(self, pipe):
+        while told := pipe.recv(64):
+            if signal.SIGTERM in told:
+                self._asked.set()
+                if not self.armed:
+                    os._exit(0)
+
+
+@contextlib.contextmanager
+def noticed() -> Iterator[Notice]:
+    """A notice that SIGTERM sets while the block lasts. Processes of a job are told by JAX's own service instead, which
+    must be waited for at a step."""
+    import jax
+
+    notice = Notice()
+    if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
+        yield notice
+        return
+    written, read = socket.socketpair()
+    written.setblocking(False)
+    thread = threading.Thread(target=notice._watch, args=(read,), daemon=True, name="preemption")
+    thread.start()
+    # Python runs handlers between instructions of the main thread, which may be long in coming; the pipe is at once.
+    before = signal.signal(signal.SIGTERM, lambda *_: None), signal.set_wakeup_fd(written.fileno())
+    try:
+        yield notice
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.set_wakeup_fd(before[1])
+        written.close()
+        thread.join()
+        read.close()
