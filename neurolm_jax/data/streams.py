@@ -1,8 +1,11 @@
 """Batches by step: the data position of a run is the step, one integer."""
 
 import collections
+import multiprocessing.connection
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -88,14 +91,20 @@ def iterate(steps: Steps, start: int, threads: int, workers: int = 0, ahead: int
     batches = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
     if workers:
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead)
-        batches = batches.mp_prefetch(options, worker_init_fn=_outlive_signals)
+        batches = batches.mp_prefetch(options, worker_init_fn=_live_as_long_as_the_reader)
     return iter(batches)
 
 
-def _outlive_signals(*_):
-    """A worker ends when its reader does, which may have a checkpoint to write first."""
+def _live_as_long_as_the_reader(*_):
+    """Not shorter: a signal to the whole group leaves the reader time to save. Nor longer: it may have been killed."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def end():
+        multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 def prefetch(batches: Iterable, ahead: int = 2) -> Iterator:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import pathlib
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -24,7 +25,8 @@ from neurolm_jax.training.state import TrainState
 
 UNFINISHED = ".orbax-checkpoint-tmp"
 DAMAGED = ".damaged"
-ALL = ("weights", "optimizer", "health", "meta")
+READ = ("weights", "meta")  # by all but the run itself
+ALL = (*READ, "optimizer", "health")
 
 
 class Progress(NamedTuple):
@@ -44,6 +46,7 @@ class Checkpoints:
 
     def __init__(self, workdir: str | pathlib.Path, keep: int = 1):
         self._folder, self._keep, self._step = folder(workdir), keep, None
+        logging.getLogger("absl").addFilter(_without_tracebacks)
         self._writer = ocp.AsyncCheckpointer(
             ocp.CompositeCheckpointHandler(),
             async_options=ocp.options.AsyncOptions(post_finalization_callback=self._add_digests),
@@ -77,16 +80,28 @@ class Checkpoints:
         """Without raising errors of writing: ``wait`` before, where all went well."""
         with contextlib.suppress(UserError), self._told():
             self._writer.close()
+        logging.getLogger("absl").removeFilter(_without_tracebacks)
 
     def _write(self, step, meta, **arrays):
         self.wait()
         if step in steps(self._folder.parent):
             return False
         self._step = step
+        self._check_room()
         items = {name: ocp.args.StandardSave(tree) for name, tree in arrays.items()}
         with self._told():
             self._writer.save(self._folder / str(step), args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(meta)))
         return True
+
+    def _check_room(self):
+        """Refuses what cannot end well, as far as the checkpoint before tells; storage may still run full meanwhile."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if known := steps(self._folder.parent):
+            files = (self._folder / str(known[-1])).rglob("*")
+            needed = sum(file.stat().st_size for file in files if file.is_file())
+            with self._told():
+                if shutil.disk_usage(self._folder).free < 0.9 * needed:
+                    raise OSError(f"no space left for {needed / 1e9:.2g} GB")
 
     def _add_digests(self):
         """Called when all is written, before the folder gets its name."""
@@ -102,9 +117,10 @@ class Checkpoints:
             _remove_unfinished(self._folder)
             kept = steps(self._folder.parent)
             rest = f"the newest whole one is of step {max(kept)}" if kept else "there is none before it"
-            said = " ".join(str(error).split())
+            known = re.search(r"([A-Z][\w -]+?) \[os_error_code", str(error))  # what TensorStore was told
+            said = known[1] if known else " ".join(str(error).split())[:300]
             raise UserError(
-                f"{self._folder}: the checkpoint of step {self._step} cannot be written ({said[:300]}); {rest}."
+                f"{self._folder}: the checkpoint of step {self._step} cannot be written ({said}); {rest}."
                 " Make room or mend its rights, and start again"
             ) from error
 
@@ -140,7 +156,7 @@ def steps(workdir: str | pathlib.Path) -> list[int]:
     return sorted(int(path.name) for path in folder(workdir).iterdir() if path.name.isdecimal() and path.is_dir())
 
 
-def newest_step(workdir: str | pathlib.Path, parts: Sequence[str] = ("meta",), before: int | None = None) -> int:
+def newest_step(workdir: str | pathlib.Path, parts: Sequence[str] = READ, before: int | None = None) -> int:
     """The step of the newest checkpoint (``before`` a step) some parts of which are as they were written. Others are
     told of.
 
@@ -177,8 +193,8 @@ def restore(workdir: str | pathlib.Path, step: int, abstract: TrainState) -> tup
 
 def restore_weights(workdir: str | pathlib.Path, abstract_weights):
     """The newest weights alone, without what a run needs to go on."""
-    step = newest_step(workdir, ("weights", "meta"))
-    return _read(workdir, step, ocp.args.Composite(weights=ocp.args.StandardRestore(abstract_weights))).weights
+    items = ocp.args.Composite(weights=ocp.args.StandardRestore(abstract_weights))
+    return _read(workdir, newest_step(workdir), items).weights
 
 
 def newest_to_go_on(workdir: str | pathlib.Path) -> int | None:
@@ -233,7 +249,7 @@ def read_meta(workdir: str | pathlib.Path, step: int | None = None) -> dict:
 
 def read_arrays(workdir: str | pathlib.Path) -> dict[str, np.ndarray]:
     """Every weight of the newest checkpoint by its path, on this machine, wherever it was trained."""
-    step = newest_step(workdir, ("weights", "meta"))
+    step = newest_step(workdir)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with ocp.StandardCheckpointer() as reader:
         described = reader.metadata(folder(workdir) / str(step) / "weights").item_metadata.tree
@@ -255,6 +271,11 @@ def digest(arrays: dict[str, np.ndarray]) -> str:
 def _read(workdir, step, items):
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
         return reader.restore(folder(workdir) / str(step), args=items)
+
+
+def _without_tracebacks(record):
+    """Of writing that failed: Orbax logs one before it raises the error, which is told in a line."""
+    return not (record.exc_info and "orbax" in record.pathname)
 
 
 def _remove_unfinished(path):
