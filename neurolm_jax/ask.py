@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--window", type=int, metavar="S", help="seconds of a window, for a question of your own")
     parser.add_argument("--mains", type=float, choices=(50, 60), help="Hz; by default of the header or the spectrum")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--trust_code", action="store_true", help="run the task files (.py) that the checkpoint names")
     parser.add_argument("--plot", type=pathlib.Path, metavar="FILE")
     parser.add_argument("--annotations", type=pathlib.Path, metavar="FILE")
     arguments = parser.parse_args()
@@ -49,7 +50,7 @@ def main() -> None:
     from neurolm_jax.inference.asking import Answerer
 
     raw = read_raw(arguments.recording) if arguments.recording else None
-    model = Answerer(arguments.checkpoint)
+    model = Answerer(arguments.checkpoint, arguments.trust_code)
     if not arguments.question:
         for name, question in model.questions.items():
             print(f"{name:<10} {question}")

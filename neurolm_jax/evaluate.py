@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--prompts", choices=("official", "varied"), default="official")
     parser.add_argument("--finetune", type=int, default=0, metavar="EPOCHS", help="of the encoder with a head; 0: none")
     parser.add_argument("--quick", action="store_true", help="scored answers alone: no generation, no baselines")
+    parser.add_argument("--trust_code", action="store_true", help="run the task files (.py) that the checkpoint names")
     arguments = parser.parse_args()
     if arguments.finetune < 0:
         raise UserError(f"--finetune must not be negative, not {arguments.finetune}")
@@ -41,7 +42,7 @@ def main() -> None:
 
     tasks = tuple(arguments.tasks.split(",")) if arguments.tasks else None
     varied = arguments.prompts == "varied"
-    options = Options(arguments.split, arguments.quick, varied, arguments.finetune)
+    options = Options(arguments.split, arguments.quick, varied, arguments.finetune, arguments.trust_code)
     file = arguments.checkpoint / ("evaluation.json" if arguments.split == "test" else "evaluation_validation.json")
     before = findings.read(file) if file.exists() else None
 

@@ -39,6 +39,8 @@ def localise(url: str) -> pathlib.Path:
         raise UserError(f"{url}: cannot be read ({error})") from error
     if "manifest.json" not in found:
         raise UserError(f"{url}/manifest.json: no such manifest; write it with 'python -m neurolm_jax.prepare'")
+    if not_files := {".", "..", ""} & found.keys():
+        raise UserError(f"{url}: holds what is no file: {', '.join(not_files)}")
     missing = {name: f for name, f in found.items() if not _is_there(folder / name, f[1])}
     missing["manifest.json"] = found["manifest.json"]  # small, and of no telling size
     if len(missing) > 1:

@@ -135,6 +135,23 @@ def read_manifest(path: str | pathlib.Path) -> dict:
     return manifest
 
 
+def _ill_formed(manifest):
+    """The field of a manifest, if any, that is not what ``write_manifest`` writes: it may come from anywhere."""
+    kinds = {"records": int, "content_hash": str, "shards": list, "index": dict}
+    for field, kind in kinds.items():
+        if not isinstance(manifest.get(field), kind):
+            return field
+    for shard in manifest["shards"]:
+        fields = {"file": str, "records": int, "bytes": int}
+        if not isinstance(shard, dict) or not all(isinstance(shard.get(name), kind) for name, kind in fields.items()):
+            return "shards"
+    count = manifest["records"]
+    if sum(shard["records"] for shard in manifest["shards"]) != count:
+        return "shards"
+    columns = manifest["index"].values()
+    return "index" if any(not isinstance(column, list) or len(column) != count for column in columns) else None
+
+
 def open_shards(path: str | pathlib.Path) -> Shards:
     """Open a folder that ``write`` made, or a copy of it if it lies at an address such as gs://.
 
@@ -143,6 +160,8 @@ def open_shards(path: str | pathlib.Path) -> Shards:
     """
     path = remote.localise(str(path)) if remote.is_url(path) else pathlib.Path(path)
     manifest = read_manifest(path)
+    if wrong := _ill_formed(manifest):
+        raise UserError(f"{path}/manifest.json: its {wrong} is not what a manifest has; prepare the folder again")
     files = []
     for shard in manifest["shards"]:
         file = path / pathlib.PurePath(shard["file"]).name

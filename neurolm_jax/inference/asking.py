@@ -19,7 +19,7 @@ from neurolm_jax.errors import UserError
 from neurolm_jax.inference import findings
 from neurolm_jax.inference.generation import generate
 from neurolm_jax.inference.measures import with_temperature
-from neurolm_jax.inference.model import Trained, load_trained
+from neurolm_jax.inference.model import Trained, load_trained, trusted_tasks
 from neurolm_jax.inference.questions import Question, Size
 from neurolm_jax.inference.scoring import probabilities_of
 
@@ -102,9 +102,9 @@ class Answers:
 class Answerer:
     """A trained model that answers questions about recordings."""
 
-    def __init__(self, workdir: str | pathlib.Path):
+    def __init__(self, workdir: str | pathlib.Path, trust_code: bool = False):
         self._model: Trained = load_trained(workdir)
-        self._tasks = [load_task(name) for name in self._model.stage.config.data.tasks]
+        self._tasks = [load_task(name) for name in trusted_tasks(workdir, self._model.stage.config, trust_code)]
         self._temperatures, self._notes = _temperatures(pathlib.Path(workdir), self._model.written)
 
     @property

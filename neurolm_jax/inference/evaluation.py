@@ -24,7 +24,7 @@ from neurolm_jax.inference.measures import (
     measure_words,
     with_temperature,
 )
-from neurolm_jax.inference.model import load_trained
+from neurolm_jax.inference.model import load_trained, trusted_tasks
 from neurolm_jax.inference.scoring import answer_probabilities, question_size
 from neurolm_jax.inference.windows import read_windows
 from neurolm_jax.stages import corpora
@@ -35,12 +35,13 @@ CALIBRATION = 5000  # validation windows that a temperature is fitted to
 
 class Options(NamedTuple):
     """split: test or validation. quick: scored answers alone. varied: ask in other words too. finetune: epochs of the
-    encoder with a head, 0 for none."""
+    encoder with a head, 0 for none. trust_code: run the task files that the checkpoint names."""
 
     split: str = "test"
     quick: bool = False
     varied: bool = False
     finetune: int = 0
+    trust_code: bool = False
 
 
 def evaluate(
@@ -66,8 +67,7 @@ def evaluate(
     config = model.stage.config
     if data:
         config.data.root = data
-    if names:
-        config.data.tasks = tuple(names)
+    config.data.tasks = tuple(names) if names else trusted_tasks(workdir, config, options.trust_code)
     use_compilation_cache(config)
     _refuse(workdir, config, options)
     opened = functools.cache(lambda *splits: read_windows(corpora.tasks(config, *splits)))

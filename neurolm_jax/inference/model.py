@@ -44,6 +44,21 @@ def load_trained(workdir: str | pathlib.Path) -> Trained:
     return Trained(stage, weights, mesh, newest_step(workdir), written_at(workdir))
 
 
+def trusted_tasks(workdir: str | pathlib.Path, config, trust_code: bool) -> tuple[str, ...]:
+    """The names of a checkpoint's tasks.
+
+    Raises:
+      UserError: some are files of code, which whoever made the checkpoint has chosen, and are not trusted.
+    """
+    files = [name for name in config.data.tasks if name.endswith(".py")]
+    if files and not trust_code:
+        raise UserError(
+            f"{workdir}: was trained on tasks that are defined by code, {', '.join(files)}; if it is yours, or you have"
+            " read it, add --trust_code"
+        )
+    return tuple(config.data.tasks)
+
+
 def over_rows(function: Callable, model: Trained, rows, length: int) -> Iterator[Any]:
     """``function(weights, batch)`` over ``rows`` of ``length`` tokens; yields what it gives for each row, in order.
 

@@ -251,8 +251,7 @@ def read_arrays(workdir: str | pathlib.Path) -> dict[str, np.ndarray]:
     """Every weight of the newest checkpoint by its path, on this machine, wherever it was trained."""
     step = newest_step(workdir)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    with ocp.StandardCheckpointer() as reader:
-        described = reader.metadata(folder(workdir) / str(step) / "weights").item_metadata.tree
+    described = ocp.StandardCheckpointHandler().metadata(folder(workdir) / str(step) / "weights").tree
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), described)
     tree = _read(workdir, step, ocp.args.Composite(weights=ocp.args.StandardRestore(like))).weights
     leaves = jax.tree_util.tree_leaves_with_path(tree)
