@@ -33,7 +33,11 @@ def main() -> None:
 
     from neurolm_jax.training import processes
 
-    processes.join()
+    with processes.joined():
+        _evaluate(arguments)
+
+
+def _evaluate(arguments):
     import jax
 
     from neurolm_jax.inference import findings

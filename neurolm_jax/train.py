@@ -219,8 +219,8 @@ def main() -> None:
     from neurolm_jax.training import processes
 
     configuration.check(config)
-    processes.join()
-    train(config, workdir, _REPLAY.value)
+    with processes.joined():
+        train(config, workdir, _REPLAY.value)
 
 
 def parse(argv: list[str]):

@@ -3,8 +3,10 @@
 import contextlib
 import os
 import socket
+import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from neurolm_jax.errors import JobError, UserError
 
@@ -12,11 +14,23 @@ COORDINATOR, COUNT, NUMBER = VARIABLES = ("NEUROLM_COORDINATOR", "NEUROLM_PROCES
 SECONDS = "NEUROLM_WAIT"
 WAIT = 45.0  # seconds for all to arrive, unless said otherwise
 LONG = 24 * 3600.0  # seconds that processes wait for one that works alone
+DONE = "done"
+GRACE = 10.0  # seconds in which what has ended another process may end this one too, for its own reason
 LOST = 45  # seconds without a sign of life, after which a process is given up and the others end
 
 
-def join(environment: Mapping[str, str] = os.environ, wait: float | None = None) -> None:
-    """Make this process one of its job, if its launcher says that there are others.
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """This process as one of its job, if its launcher says that there are others, while the block lasts. One that is
+    gone before its block ended well takes all others with it, with code 1, instead of being waited for.
+    """
+    with contextlib.closing(join()) as peers:
+        yield
+        peers.leave()
+
+
+def join(environment: Mapping[str, str] = os.environ, wait: float | None = None) -> "Peers":
+    """Make this process one of its job, if its launcher says that there are others; the connections to those.
 
     ``NEUROLM_COORDINATOR=HOST:PORT NEUROLM_PROCESSES=N NEUROLM_PROCESS=I`` tells so, the host being that of process 0;
     or ``NEUROLM_COORDINATOR=auto`` where JAX can find out (TPU slices, Open MPI). ``NEUROLM_WAIT`` is in seconds, for
@@ -28,7 +42,7 @@ def join(environment: Mapping[str, str] = os.environ, wait: float | None = None)
     """
     address = environment.get(COORDINATOR)
     if not address:
-        return
+        return Peers({}, 1)
     wait = _seconds(environment) if wait is None else wait
     import jax
 
@@ -38,19 +52,20 @@ def join(environment: Mapping[str, str] = os.environ, wait: float | None = None)
         except ValueError as error:
             others = f"set {COORDINATOR}=HOST:PORT, {COUNT} and {NUMBER}, or none of them"
             raise UserError(f"{COORDINATOR}=auto: JAX finds no job of several processes here; {others}") from error
-        return
+        return Peers({}, 1)  # JAX notices for itself who is lost
     host, port, count, number = _read(environment)
     if count == 1:
-        return
+        return Peers({}, 1)
     deadline = time.monotonic() + wait
     if number == 0:
-        _gather(port, count, deadline)
+        connections = _gather(port, count, deadline)
     else:
-        _report(host, port, count, number, deadline)
+        connections = {0: _report(host, port, count, number, deadline)}
     # On CPUs, programs in flight at one time may wait for each other's messages, each process for another's.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     seconds = {"initialization_timeout": round(wait), "heartbeat_timeout_seconds": LOST}
     jax.distributed.initialize(address, count, number, **seconds)
+    return Peers(connections, count)
 
 
 def meet(name: str, wait: float = LONG) -> None:
@@ -88,14 +103,45 @@ def _seconds(environment):
     return wait
 
 
+class Peers:
+    """Connections that last as long as the processes at their other ends: a star around process 0."""
+
+    def __init__(self, connections: Mapping[int, socket.socket], count: int, end=os._exit):
+        self._connections, self._count, self._end = dict(connections), count, end
+        self._left = threading.Event()
+        for number, connection in self._connections.items():
+            connection.settimeout(None)
+            threading.Thread(target=self._watch, args=(number, connection), daemon=True).start()
+
+    def leave(self) -> None:
+        """Tell the others that this one is done."""
+        self._left.set()
+        _send(self._connections, DONE)
+
+    def close(self) -> None:
+        for connection in self._connections.values():
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+    def _watch(self, number, connection):
+        told = b""
+        with contextlib.suppress(OSError):
+            while more := connection.recv(64):
+                told += more
+        if told.endswith(DONE.encode()) or self._left.wait(GRACE):
+            return
+        print(f"error: process {number} of {self._count} is lost, so this one ends too", file=sys.stderr, flush=True)
+        self._end(1)
+
+
 def _gather(port, count, deadline):
-    """As process 0: wait until all others have reported, then let them go on."""
+    """As process 0: wait until all others have reported, then let them go on; the connections to them."""
     try:
         server = socket.create_server(("", port))
     except OSError as error:
         raise JobError(f"port {port} cannot be used ({error.strerror}); choose another {COORDINATOR}") from error
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(server)
+    with server, contextlib.ExitStack() as stack:
         arrived: dict[int, socket.socket] = {}
         while len(arrived) < count - 1:
             missing = ", ".join(str(i) for i in range(1, count) if i not in arrived)
@@ -111,6 +157,8 @@ def _gather(port, count, deadline):
                 if len(words) == 3 and words[0] == b"neurolm" and words[2] == str(count).encode():
                     arrived[int(words[1])] = connection
         _send(arrived, "go")
+        stack.pop_all()
+        return arrived
 
 
 def _send(arrived, text):
@@ -120,17 +168,19 @@ def _send(arrived, text):
 
 
 def _report(host, port, count, number, deadline):
-    """As another process: tell process 0, and wait for its word."""
+    """As another process: tell process 0, and wait for its word; the connection to it."""
     while True:
-        try:
-            with socket.create_connection((host, port), timeout=max(deadline - time.monotonic(), 0.1)) as connection:
+        with contextlib.ExitStack() as stack:
+            word = b""
+            with contextlib.suppress(OSError):
+                patience = max(deadline - time.monotonic(), 0.1)
+                connection = stack.enter_context(socket.create_connection((host, port), timeout=patience))
                 connection.sendall(f"neurolm {number} {count}".encode())
                 connection.settimeout(max(deadline - time.monotonic(), 0.1) + 5)
                 word = connection.recv(256)
-        except OSError:
-            word = b""
-        if word == b"go":
-            return
+            if word == b"go":
+                stack.pop_all()
+                return connection
         if word.startswith(b"process "):
             raise JobError(word.decode())
         if time.monotonic() > deadline:  # others may answer there, such as the coordinator of a job that is ending
