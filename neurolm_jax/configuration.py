@@ -68,29 +68,73 @@ def use_compilation_cache(c: ConfigDict) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
+_LARGEST = 2**31 - 1
+# A model of other sizes is a slip of the hand; more rows, steps or bytes are not.
+_SIZES = """language.layers language.heads language.width language.vocabulary language.positions
+    tokenizer.decoder_layers tokenizer.codes tokenizer.code_width tokenizer.domain_width tokenizer.encoder.layers
+    tokenizer.encoder.heads tokenizer.encoder.width tokenizer.encoder.channels tokenizer.encoder.seconds
+    text_vocabulary row_length eeg_length answer_length text_length"""
+_COUNTS = """batch_size text_batch_size accumulation checkpoint_every keep_checkpoints validation_batches log_every
+    data.threads faults.in_a_row"""
+_NOT_NEGATIVE = """steps seed warmup_steps evaluate_every weight_decay clip_norm final_learning_rate language.lora_rank
+    language.lora_alpha data.workers data.damaged faults.rollbacks faults.spike text_loss_weight augmentation.scale
+    augmentation.offset patience.data patience.compile patience.step patience.save"""
+_BOUNDS = [
+    (_SIZES.split(), (1, 2**20)),
+    (_COUNTS.split(), (1, _LARGEST)),
+    (_NOT_NEGATIVE.split(), (0, _LARGEST)),
+    (["tokenizer.decay", "tokenizer.dead_below"], (0, 1)),
+    (["language.dropout"], (0, 0.99)),
+    (["mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.sequence"], (-1, _LARGEST)),
+]
+_CHOICES = {"dtype": ("float32", "bfloat16"), "remat": ("none", "products", "all"), "patch_norm": ("patch", "row")}
+
+
 def check(c: ConfigDict) -> None:
     """Refuse values that no stage can run with.
 
     Raises:
       UserError: naming the field.
     """
-    counts = "batch_size text_batch_size text_length accumulation"
-    counts += " checkpoint_every keep_checkpoints validation_batches log_every"
-    for name in counts.split():
-        if c[name] < 1:
-            raise UserError(f"config.{name}: must be 1 or more, not {c[name]}")
-    for name in ("steps", "seed", "warmup_steps", "evaluate_every", "weight_decay", "clip_norm", "final_learning_rate"):
-        if c[name] < 0:
-            raise UserError(f"config.{name}: must not be negative, not {c[name]}")
+    for name, value in _flat(c):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"config.{name}: must be a finite number, not {value}")
+        least, most = next((bounds for names, bounds in _BOUNDS if name in names), (-_LARGEST, _LARGEST))
+        if isinstance(value, (int, float)) and not least <= value <= most:
+            raise UserError(f"config.{name}: must lie between {least:g} and {most:g}, not {value}")
+        choices = _CHOICES.get(name.rpartition(".")[2])
+        if choices and value not in choices:
+            raise UserError(f"config.{name}: must be one of {', '.join(choices)}, not {value!r}")
     for name in ("learning_rate", "beta1", "beta2"):
-        if not (math.isfinite(c[name]) and 0 < c[name] < 1):
+        if not 0 < c[name] < 1:
             raise UserError(f"config.{name}: must lie between 0 and 1, not {c[name]}")
-    for name, value in {"threads": c.data.threads - 1, "workers": c.data.workers}.items():
-        if value < 0:
-            raise UserError(f"config.data.{name}: too small: {c.data[name]}")
+    _check_lengths(c)
     weights = c.data.get("weights", ())
     if weights and (len(weights) != len(c.data.train) or min(weights) < 0 or sum(weights) == 0):
         raise UserError(f"config.data.weights: want a weight for each of {', '.join(c.data.train)}, not {weights}")
     for name, value in c.initial.items():
         if not value and name != "gpt2":
             raise UserError(f"config.initial.{name}: must name the workdir of the {name} stage")
+
+
+def _check_lengths(c):
+    """Positions are looked up in tables that must be long enough."""
+    if "language" not in c:
+        return
+    read = {"text_length": c.text_length}
+    if c.stage == "instruct":
+        read["row_length"] = c.row_length
+    if "tokenizer" in c:
+        read["tokenizer.encoder.seconds"] = c.tokenizer.encoder.seconds
+    for name, length in read.items():
+        if length > c.language.positions:
+            raise UserError(f"config.{name}: {length}, but config.language.positions has {c.language.positions}")
+
+
+def _flat(c, prefix=""):
+    """Dotted names of all fields, and their values; bool is no number here."""
+    for name, value in c.items():
+        if isinstance(value, ConfigDict):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif not isinstance(value, bool):
+            yield prefix + name, value

@@ -31,7 +31,7 @@ def train(config, workdir: pathlib.Path, replay: int | None = None) -> None:
       replay: a step to take a closer look at instead; nothing is written.
     """
     begin = time.perf_counter()
-    configuration.check(config)
+    configuration.check(config)  # before heavy imports
 
     import jax
 
@@ -42,13 +42,9 @@ def train(config, workdir: pathlib.Path, replay: int | None = None) -> None:
     from neurolm_jax.training.state import abstract_state, make_train_step, make_validation_step, prepare, whole_share
     from neurolm_jax.training.watchdog import Watchdog
 
-    # What is needed is looked at before anything is made.
     configuration.use_compilation_cache(config)
-    mesh = meshes.make_mesh(**config.mesh)
-    stage = build(config)
+    stage, mesh, sources, held_out = plan(config)
     process = jax.process_index(), jax.process_count()
-    sources, held_out = stage.sources(train=True), stage.sources(train=False)
-    meshes.check_batches(mesh, {name: size for name, (_, size) in sources.items()}, config.accumulation)
     rows, size = next(iter(held_out.values()))
     validation = streams.Steps(held_out, min(max(1, len(rows) // size), config.validation_batches), *process)
 
@@ -134,6 +130,24 @@ def train(config, workdir: pathlib.Path, replay: int | None = None) -> None:
                 state, before = _begin(stage, mesh, workdir, abstract)
                 rollbacks = max(progress.rollbacks, before.rollbacks)
                 progress = faults.roll_back(config, before._replace(rollbacks=rollbacks), rollback.position)
+
+
+def plan(config):
+    """What a run needs, looked at before anything is made: the stage, its mesh, training and validation sources.
+
+    Raises:
+      UserError: something does not fit, or is not there.
+    """
+    from neurolm_jax.stages.inheritance import check_inherited
+    from neurolm_jax.training import mesh as meshes
+
+    configuration.check(config)
+    stage = build(config)
+    check_inherited(config)
+    mesh = meshes.make_mesh(**config.mesh)
+    sources, held_out = stage.sources(train=True), stage.sources(train=False)
+    meshes.check_batches(mesh, {name: size for name, (_, size) in sources.items()}, config.accumulation)
+    return stage, mesh, sources, held_out
 
 
 def _begin(stage, mesh, workdir, abstract):

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import socket
 import struct
 import subprocess
@@ -55,6 +56,48 @@ def test_two_processes_of_two_devices_train_as_one(small_data, tmp_path):
             want, got = array.astype(np.float64), arrays[0][name].astype(np.float64)
             scale = max(np.abs(want).max(initial=0), 1e-3)
             np.testing.assert_allclose(got, want, atol=5e-3 * scale, err_msg=f"{stage} {name}")
+
+
+ONE_STAGE = """
+import pathlib, sys
+from small_data import config
+from neurolm_jax import train
+from neurolm_jax.training import processes
+data, runs, workdir, steps, fsdp, tensor = sys.argv[1:]
+with processes.joined():
+    c = config("pretrain", pathlib.Path(data), pathlib.Path(runs), batch_size=8, text_batch_size=8, steps=int(steps))
+    c.mesh.update(fsdp=int(fsdp), tensor=int(tensor))
+    train.train(c, pathlib.Path(workdir))
+"""
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_other_devices_processes_and_meshes(small_data, runs, tmp_path):
+    """Saved by two processes of two devices; on one, on eight, on a mesh of all axes: the same batches follow."""
+
+    def train(name, count, devices, steps, fsdp, tensor):
+        code = sys.executable, "-c", ONE_STAGE, small_data, runs, tmp_path / name, steps, fsdp, tensor
+        done = launch(count, *code, DEVICES=str(devices))
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    train("whole", 1, 1, 8, 1, 1)
+    train("two", 2, 2, 8, 2, 1)
+    want = metrics.read(tmp_path / "whole")
+    for name, shape in {"one": (1, 1, 1, 1), "eight": (1, 8, 2, 2), "two again": (2, 2, 1, 2)}.items():
+        shutil.copytree(tmp_path / "two", tmp_path / name)
+        shutil.rmtree(tmp_path / name / "checkpoints" / "8")
+        assert checkpoint.newest_step(tmp_path / name, checkpoint.ALL) == 6
+        count, devices, fsdp, tensor = shape
+        said = train(name, count, devices, 8, fsdp, tensor)
+        assert "goes on with config.mesh" in said
+        got = metrics.read(tmp_path / name)
+        assert [line["step"] for line in got] == list(range(1, 9))
+        for ours, theirs in zip(got, want):
+            for key in {"loss", "gradient_norm", "validation_loss", "epoch"} & theirs.keys():
+                assert ours[key] == pytest.approx(theirs[key], rel=2e-4), (name, ours["step"], key)
+        meta = checkpoint.read_meta(tmp_path / name)
+        assert meta["position"] == 8
 
 
 def test_a_process_that_never_arrives_is_named():

@@ -166,7 +166,9 @@ def _windows(corpus, path, runs, length, seconds):
     if (longest == 0).any():
         run = int(np.flatnonzero(longest == 0)[0])
         record, channels = runs.first[run], runs.channels[run]
-        raise UserError(f"{path}: record {record} has {channels} channels, a row only {length} tokens")
+        raise UserError(
+            f"{path}: record {record} has {channels} channels, a row only {length} tokens; raise config.row_length"
+        )
     whole = runs.samples // RATE
     counts = -(-whole // longest)
     run = np.repeat(np.arange(len(whole)), counts)

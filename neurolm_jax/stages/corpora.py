@@ -34,13 +34,13 @@ def neurolm_config(config) -> NeuroLMConfig:
 
 def training(config) -> list[Shards]:
     """The folders of EEG to train on, none of which may hold a recording of a test part."""
-    parts = [open_shards(path) for path in _paths(config, config.data.train)]
+    parts = _opened("data.train", _paths(config, config.data.train))
     guard.check_disjoint(parts, _tests(config))
     return parts
 
 
 def validation(config) -> list[Shards]:
-    return [open_shards(path) for path in _paths(config, config.data.validation)]
+    return _opened("data.validation", _paths(config, config.data.validation))
 
 
 def eeg_rows(config, seconds: int, train: bool) -> Rows:
@@ -62,7 +62,7 @@ def tasks(config, *splits: str) -> list[tuple[Task, Shards]]:
             raise UserError(
                 f"config.data.tasks: {task.name} has windows of {task.seconds} s, the encoder reads {longest} at most"
             )
-    parts = [(task, open_shards(task_folder(config, task, split))) for task in found for split in splits]
+    parts = [(task, *_opened("data.tasks", [task_folder(config, task, split)])) for task in found for split in splits]
     if "test" not in splits:
         guard.check_disjoint([shards for _, shards in parts], _tests(config))
     return parts
@@ -74,7 +74,7 @@ def task_folder(config, task: Task, split: str) -> pathlib.Path | str:
 
 def text(config, train: bool) -> TextRows:
     [folder] = _paths(config, [config.data.text])
-    shards = open_shards(_below(str(folder), "train" if train else "validation"))
+    [shards] = _opened("data.text", [_below(str(folder), "train" if train else "validation")])
     return TextRows(shards, config.text_length, config.seed if train else None)
 
 
@@ -86,6 +86,14 @@ def _paths(config, names):
     if not paths:
         raise UserError("data.train and data.validation must name at least one folder under data.root")
     return paths
+
+
+def _opened(field, paths):
+    """Shards that a field of the config names."""
+    try:
+        return [open_shards(path) for path in paths]
+    except UserError as error:
+        raise UserError(f"config.{field}: {error}") from error
 
 
 def _tests(config):

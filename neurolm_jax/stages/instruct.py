@@ -116,7 +116,7 @@ class InstructStage(NeuroLMStage):
     def sources(self, train):
         c = self.config
         augmentation = Augmentation(**c.augmentation) if train else Augmentation()
-        if "test" in c.data.splits:
+        if "test" in c.data.splits or not c.data.splits:
             raise UserError("config.data.splits: the test part is not learnt from; want train, or train and validation")
         tasks = corpora.tasks(c, *(c.data.splits if train else ("validation",)))
         if c.data.prompts not in PROMPTS:

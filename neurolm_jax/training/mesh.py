@@ -73,4 +73,8 @@ def check_batches(mesh: Mesh, sizes: Mapping[str, int], accumulation: int) -> No
     parts = batch_parts(mesh) * accumulation
     for name, size in sizes.items():
         if size % parts:
-            raise UserError(f"{name}: a batch of {size} rows does not split into {parts} parts")
+            field = "text_batch_size" if name == "text" else "batch_size"
+            raise UserError(
+                f"config.{field}: a batch of {size} rows does not split into {parts} parts (config.mesh's data x fsdp,"
+                " times config.accumulation)"
+            )

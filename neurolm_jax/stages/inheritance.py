@@ -1,0 +1,45 @@
+"""Whether what earlier stages left fits a config, looked at before anything is made."""
+
+from neurolm_jax.errors import UserError
+
+# What must be the same for weights to fit, or frozen ones to mean the same.
+ENCODER = tuple(
+    f"tokenizer.encoder.{name}" for name in ("layers", "heads", "width", "channels", "seconds", "patch_norm", "causal")
+)
+TOKENIZER = (*ENCODER, "tokenizer.codes", "tokenizer.code_width")
+LANGUAGE = tuple(f"language.{name}" for name in ("layers", "heads", "width", "vocabulary", "positions"))
+INHERITED = {
+    ("tokenizer", "language"): {"text_vocabulary": "language.vocabulary", "tokenizer.encoder.width": "language.width"},
+    ("pretrain", "tokenizer"): {name: name for name in TOKENIZER},
+    ("pretrain", "language"): {name: name for name in LANGUAGE},
+    ("instruct", "pretrain"): {name: name for name in (*TOKENIZER, *LANGUAGE, "feature_norm")},
+}
+
+
+def check_inherited(config) -> None:
+    """Compare a stage's config with those of the workdirs that it starts from.
+
+    Raises:
+      UserError: naming the field.
+    """
+    from neurolm_jax.training.checkpoint import read_config
+
+    for earlier, workdir in config.initial.items():
+        if (config.stage, earlier) not in INHERITED:
+            continue
+        try:
+            before = read_config(workdir)
+        except UserError as error:
+            raise UserError(f"config.initial.{earlier}: {error}") from error
+        for ours, theirs in INHERITED[config.stage, earlier].items():
+            want, found = _field(before, theirs), _field(config, ours)
+            if want != found:
+                raise UserError(f"config.{ours}: {found!r}, but {workdir} was trained with {theirs} {want!r}")
+
+
+def _field(config, name):
+    for part in name.split("."):
+        if part not in config:
+            raise UserError(f"config has no {name}: a checkpoint of stage {config.get('stage')} does not fit here")
+        config = config[part]
+    return config
