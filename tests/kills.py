@@ -1,6 +1,6 @@
 """Kills all stages and the writing of shards again and again, and looks whether anything was lost.
 
-  python tests/kills.py FOLDER [--kills 24] [--seed 0] [--steps 40] [--every 5]
+  python tests/kills.py FOLDER [--kills 25] [--seed 0] [--steps 40] [--every 5]
 
 A chain of stages runs to its end once undisturbed, and once killed (SIGKILL) at random moments: while it starts, at any
 step, while a checkpoint is being written. Prints JSON, and ends with 1 if anything is not as it should be: parameters
@@ -26,13 +26,16 @@ LONGEST = 300  # seconds that a process may take to get to the moment
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--kills", type=int, default=24)
+    parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--every", type=int, default=5, help="steps between checkpoints")
+    parser.add_argument("--json", type=pathlib.Path, help="write the figures here too")
     arguments = parser.parse_args()
     found = soak(arguments.folder, arguments.kills, arguments.seed, arguments.steps, arguments.every)
     print(json.dumps(found, indent=1))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found))
     sys.exit(bool(found["faults"]))
 
 
