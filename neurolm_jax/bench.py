@@ -4,6 +4,7 @@
   python -m neurolm_jax.bench data [--hours 2] [--json FILE]
   python -m neurolm_jax.bench plan [--hours 25000] [--json FILE]
   python -m neurolm_jax.bench answer [--size b] [--json FILE]
+  python -m neurolm_jax.bench train [--size b] [--twin] [--json FILE]
 
 ``prepare``: hours of recording prepared in a minute of one core, against a script that reads, filters, notches and
 resamples a file with MNE's functions; with 23 of 33 channels at 256 Hz kept, as in a clinical recording.
@@ -13,6 +14,10 @@ and its dense mask made on the host; and how many cores feed one TPU v5p that tr
 ``answer``: samples a second whose answers are scored, and that are answered in words, against the way of the released
 code: EEG padded to 276 tokens, and the whole model over the whole row for each of five new tokens; with 5 s of 23
 channels and a question of 64 tokens.
+``train``: full training steps of each stage in float32: valid EEG tokens a second, share of the best matrix product,
+memory; --twin times plain PyTorch beside it, in the way of the released code (needs the extra torch). Tokenizer
+and pre-training: two rows of 23 channels x 44 s; instruct: four samples of 23 channels x 5 s with 80 tokens of question
+and answer; all with a row of 1,024 tokens of text.
 """
 
 import json
@@ -21,6 +26,7 @@ import pathlib
 from neurolm_jax.benchmarks.answers import bench_answer
 from neurolm_jax.benchmarks.recordings import bench_prepare
 from neurolm_jax.benchmarks.rows import bench_data, bench_plan
+from neurolm_jax.benchmarks.steps import bench_train
 from neurolm_jax.command import argument_parser, run
 from neurolm_jax.outputs import appearing_file
 
@@ -33,6 +39,7 @@ def main() -> None:
         ("data", bench_data, 2.0, "shards into rows"),
         ("plan", bench_plan, 25_000.0, "the start of a large corpus"),
         ("answer", bench_answer, None, "answers of a model"),
+        ("train", bench_train, None, "steps of training"),
     ):
         kind = kinds.add_parser(name, help=about)
         kind.set_defaults(measure=measure)
@@ -40,9 +47,12 @@ def main() -> None:
             kind.add_argument("--hours", dest="amount", type=float, default=hours, help="of recording")
         else:
             kind.add_argument("--size", dest="amount", default="b", help="of the model")
+        if name == "train":
+            kind.add_argument("--twin", action="store_true", help="time plain PyTorch too")
         kind.add_argument("--json", type=pathlib.Path, help="write the figures here too")
     arguments = parser.parse_args()
-    found = arguments.measure(arguments.amount)
+    options = {"twin": True} if getattr(arguments, "twin", False) else {}
+    found = arguments.measure(arguments.amount, **options)
     for name, value in found.items():
         print(f"{name:<52} {value:10,.2f}")
     if arguments.json:
