@@ -21,7 +21,7 @@ def get_config(stage: str):
     c.data.root = f"{ROOT}/data"
     c.compilation_cache = f"{ROOT}/compilation_cache"
     c.text_length = 128
-    c.keep_checkpoints = 1
+    c.keep_checkpoints = 2
     c.validation_batches = 10
     for name in c.initial:
         if name in NAMES:

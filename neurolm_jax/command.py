@@ -2,7 +2,9 @@
 
 import argparse
 import errno
+import os
 import sys
+import traceback
 from collections.abc import Callable
 
 from neurolm_jax.errors import JobError, UserError
@@ -16,13 +18,36 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        sys.exit(fail(error))
+        _leave(fail(error))
     except JobError as error:
-        sys.exit(fail(error, 1))
+        _leave(fail(error, 1))
     except OSError as error:
-        if error.errno not in UNWRITABLE:
-            raise
-        sys.exit(fail(f"{error.filename or 'a file'}: {error.strerror}; make room or mend its rights"))
+        if error.errno in UNWRITABLE:
+            _leave(fail(f"{error.filename or 'a file'}: {error.strerror}; make room or mend its rights"))
+        _leave_job()
+        raise
+    except Exception:
+        _leave_job()
+        raise
+
+
+def _leave(code):
+    _leave_job(code)
+    sys.exit(code)
+
+
+def _leave_job(code=None):
+    """One process of several ends at once, with its own code: by the usual way it would wait for the others first,
+    which wait for it, and all would be aborted."""
+    jax = sys.modules.get("jax")
+    if jax is None or not jax.distributed.is_initialized():
+        return
+    if code is None:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def fail(message: object, code: int = 2) -> int:

@@ -41,7 +41,7 @@ def base(stage: str) -> ConfigDict:
     c.faults.rollbacks = 3  # times it does so, leaving out the data since the checkpoint, before it stops
     c.faults.spike = 0.0  # standard deviations above the loss's moving mean from which on a step is skipped; 0 for none
     # Seconds that a process may take for each of these before it ends itself, to be started again; 0 for any.
-    c.patience = ConfigDict({"data": 1800.0, "compile": 7200.0, "step": 1800.0, "save": 3600.0})
+    c.patience = ConfigDict({"restore": 7200.0, "data": 1800.0, "compile": 7200.0, "step": 1800.0, "save": 3600.0})
     # Devices along each axis, -1 for what the others leave: data splits rows, fsdp rows and parameters, tensor heads
     # and vocabulary, sequence the length of long rows.
     c.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1, "sequence": 1})
@@ -51,7 +51,7 @@ def base(stage: str) -> ConfigDict:
     c.data.root = "data"  # folder under which prepare wrote
     c.data.text = "text"
     c.data.threads = 4  # that read ahead, in each process
-    c.data.damaged = 100  # records that cannot be read, of which more stop the run; they are left out
+    c.data.damaged = 100  # records that cannot be read, of which more stop a process; they are left out
     c.data.workers = 0  # processes that put batches together; 0 does so in this one
     c.initial = ConfigDict()  # workdirs of earlier stages
     return c
@@ -78,7 +78,7 @@ _COUNTS = """batch_size text_batch_size accumulation checkpoint_every keep_check
     data.threads faults.in_a_row"""
 _NOT_NEGATIVE = """steps seed warmup_steps evaluate_every weight_decay clip_norm final_learning_rate language.lora_rank
     language.lora_alpha data.workers data.damaged faults.rollbacks faults.spike text_loss_weight augmentation.scale
-    augmentation.offset patience.data patience.compile patience.step patience.save"""
+    augmentation.offset patience.restore patience.data patience.compile patience.step patience.save"""
 _BOUNDS = [
     (_SIZES.split(), (1, 2**20)),
     (_COUNTS.split(), (1, _LARGEST)),

@@ -1,9 +1,13 @@
 """Files and folders that appear whole, by rename, or not at all."""
 
 import contextlib
+import errno
+import fcntl
 import pathlib
 import shutil
 from collections.abc import Iterator
+
+from neurolm_jax.errors import UserError
 
 
 @contextlib.contextmanager
@@ -33,3 +37,23 @@ def appearing_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
         temporary.rename(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: str | pathlib.Path) -> Iterator[None]:
+    """A folder that no other process works in meanwhile; where a file system has no locks, this is not looked after.
+
+    Raises:
+      UserError: one does.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{folder}: another process works in it; wait for its end, or end it") from error
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
+                raise
+        yield

@@ -3,9 +3,12 @@
 import json
 import sys
 
+import jax
+import numpy as np
 import pytest
 
 from neurolm_jax import bench
+from neurolm_jax.benchmarks import steps
 from neurolm_jax.benchmarks.rows import bench_data
 
 
@@ -24,3 +27,40 @@ def test_data():
     row_bytes = found["MB/second/core"] / found["rows/second/core"] * 1e6
     assert row_bytes == pytest.approx(1024 * (400 + 4 + 3 * 4))  # int16 patches, scale, three ids
     assert found["ratio"] == found["rows/second/core"] / found["a file for each sample, rows/second/core"]
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "pretrain", "instruct"])
+def test_steps_are_of_the_rows_that_are_told(name):
+    """EEG tokens without padding, and a step's arithmetic as the model's sizes have it."""
+    stage = steps.build_stage(name, "debug")
+    batch, valid = steps.make_batch(stage)
+    assert valid == (4 * 23 * 5 if name == "instruct" else 2 * 23 * 44)
+    rows = batch["dialogues"]["mixed"] if name == "instruct" else batch["eeg"]
+    assert (rows["segment"] > 0).all() and batch["text"].shape == (1, 1025)
+    made = jax.tree.map(lambda x: (x.shape, x.dtype), batch)
+    want = {key: (row, size) for key, (row, size) in stage.empty_rows().items()}
+    for key, (row, size) in want.items():
+        found = jax.tree.map(lambda x, size=size: ((size, *np.shape(x)), np.asarray(x).dtype), row)
+        assert made[key] == found
+
+
+def test_train_is_timed(monkeypatch, capsys, tmp_path):
+    found = steps.bench_train("debug", stages=("instruct",))
+    assert found["instruct: valid EEG tokens/second"] * found["instruct: seconds a step"] == pytest.approx(460)
+    assert 0 < found["instruct: of the best matrix product"] < 1.5 and 0.1 < found["instruct: peak memory, GB"] < 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tokenizer", "pretrain", "instruct"])
+def test_the_twin_is_of_the_same_size(name):
+    """As many trained parameters in PyTorch as here, but for what ours has beside them."""
+    from neurolm_jax.benchmarks import twins
+
+    stage = steps.build_stage(name, "debug")
+    ours = jax.eval_shape(stage.create, jax.random.key(0)).params
+    count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(ours))
+    c = stage.config
+    model = twins.Tokenizer(c.tokenizer) if name == "tokenizer" else twins.NeuroLM(c.tokenizer, c.language)
+    theirs = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert theirs == pytest.approx(count, rel=0.01)
+    assert twins.measure(name, "debug")["valid EEG tokens/second"] > 0

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from neurolm_jax.data.eeg_rows import EEGRows
 from neurolm_jax.data.text import TextRows
 from neurolm_jax.errors import UserError
 from neurolm_jax.stages.restore import restore_weights
-from neurolm_jax.training import checkpoint, faults, health, metrics
+from neurolm_jax.training import checkpoint, faults, health, metrics, replay
 from neurolm_jax.training.mesh import make_mesh, put_batch
 from neurolm_jax.training.state import create_state, make_train_step, prepare
 
@@ -56,13 +57,13 @@ def test_steps_are_judged_as_a_plain_loop_judges_them(spike):
     state, taken, in_a_row = health.create_health(), [], []
     judge = jax.jit(lambda *arguments: health.judge(*arguments, spike))
     for loss, norm in zip(losses, norms):
-        good, state = judge(state, jnp.float32(loss), jnp.float32(norm), jnp.int32(2))
+        good, state = judge(state, jnp.float32(loss), jnp.float32(norm))
         taken.append(bool(good))
         in_a_row.append(int(state.in_a_row))
     want, mean, variance = judged(losses, spike, norms)
     assert taken == want and not want[150] == bool(spike) and not any(want[i] for i in (3, 50, 70, 201, 202))
     assert in_a_row[201:204] == ([2, 3, 0] if spike else [1, 2, 0])
-    assert (int(state.taken), int(state.skipped), int(state.damaged)) == (sum(want), 300 - sum(want), 600)
+    assert (int(state.taken), int(state.skipped)) == (sum(want), 300 - sum(want))
     np.testing.assert_allclose([state.mean, state.variance], [mean, variance], rtol=1e-3)
     if not spike:  # nothing but the moving mean, of the first hundred steps a plain one
         early = [loss for loss, good in zip(losses[:90], want) if good]
@@ -127,8 +128,6 @@ def test_skipped_steps_are_told_with_their_records_and_can_be_replayed(small_dat
     # A closer look, at the last of them: from the checkpoint before, with steps between, and nothing written.
     before = sorted(str(p) for p in (tmp_path / "w").rglob("*"))
     found = []
-    from neurolm_jax.training import replay
-
     real = replay.look_at
     monkeypatch.setattr(replay, "look_at", lambda *arguments: found.append(real(*arguments)))
     late = [step for step in bad if step > 2]
@@ -143,28 +142,42 @@ def test_skipped_steps_are_told_with_their_records_and_can_be_replayed(small_dat
     train.train(c, tmp_path / "w", replay=good)
     logged = next(line for line in lines if line["step"] == good)
     assert found[1]["terms"]["loss"] == pytest.approx(logged["loss"], rel=1e-5) and not found[1]["gradients"]
-    with pytest.raises(UserError, match="no checkpoint before step 1 is kept"):
-        train.train(c, tmp_path / "w", replay=1)
+    # The first step has no checkpoint before it: from the beginning.
+    train.train(c, tmp_path / "w", replay=1)
+    assert found[2]["terms"]["eeg_loss"] == pytest.approx(lines[0].get("eeg_loss", math.nan), rel=1e-5, nan_ok=True)
+    with pytest.raises(UserError, match="--replay 9: the run has 8 steps"):
+        train.train(c, tmp_path / "w", replay=9)
 
 
 def test_too_many_in_a_row_and_the_run_goes_back_and_on_behind_them(small_data, runs, tmp_path, monkeypatch, caplog):
     """The same as a plain loop over the batches that are left."""
     real = streams.Steps.__getitem__
     monkeypatch.setattr(streams.Steps, "__getitem__", lambda s, i: poisoned(real(s, i)) if i in (3, 4) else real(s, i))
-    c = config("pretrain", small_data, runs, steps=7, evaluate_every=0, checkpoint_every=3)
+    c = config("pretrain", small_data, runs, steps=7, evaluate_every=0, checkpoint_every=3, keep_checkpoints=9)
     c.faults.in_a_row = 2
     with caplog.at_level(logging.WARNING):
         train.train(c, tmp_path)
-    assert "2 steps in a row were skipped: back to the last checkpoint" in caplog.text
+    assert "2 steps in a row were skipped: back to step 3, and on behind their data" in caplog.text
+    arrays = checkpoint.read_arrays(tmp_path)
     meta = checkpoint.read_meta(tmp_path)
     assert (meta["step"], meta["position"], meta["rollbacks"]) == (7, 9, 1)
-    assert [line["step"] for line in metrics.read(tmp_path)] == [1, 2, 3, 4, 5, 6, 7]
+    lines = metrics.read(tmp_path)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6, 7] and lines[-1]["skipped_steps"] == 2
+    assert faults.read(tmp_path)[-1] == {"rolled_back_to": 3, "position": 5}
+    # A step after it is replayed with the batch that it had then.
+    found, real_look = [], replay.look_at
+    monkeypatch.setattr(replay, "look_at", lambda *arguments: found.append(real_look(*arguments)))
+    shutil.rmtree(tmp_path / "checkpoints" / "6")
+    shutil.rmtree(tmp_path / "checkpoints" / "7")
+    for step in (4, 6):
+        train.train(c, tmp_path, replay=step)
+        want = lines[step - 1]["loss"] if step == 6 else math.nan
+        assert found[-1]["terms"]["loss"] == pytest.approx(want, rel=1e-5, nan_ok=True)
 
     stage, mesh, state, rng = begun(c, runs)
     steps, step = streams.Steps(stage.sources(train=True), 20), make_train_step(stage, mesh)
     for position in (0, 1, 2, 5, 6, 7, 8):  # back to step 3, on after position 4
         state, _ = step(state, put_batch(mesh, real(steps, position)), rng)
-    arrays = checkpoint.read_arrays(tmp_path)
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.weights):
         np.testing.assert_array_equal(arrays[jax.tree_util.keystr(path, simple=True, separator="/")], leaf)
 
@@ -176,13 +189,13 @@ def test_a_run_that_stays_bad_stops_with_the_reason(small_data, runs, tmp_path, 
     c.faults.in_a_row, c.faults.rollbacks = 2, 2
     with pytest.raises(UserError, match="2 steps in a row had to be skipped, after 2 rollbacks"):
         train.train(c, tmp_path)
-    assert [line["position"] for line in faults.read(tmp_path)] == [3, 4, 5, 6, 7, 8]
+    told = faults.read(tmp_path)
+    assert [line["position"] for line in told if "step" in line] == [3, 4, 5, 6, 7, 8]
+    assert [line["position"] for line in told if "step" not in line] == [5, 7]
     assert checkpoint.newest_step(tmp_path, checkpoint.ALL) == 3
 
 
 def copy_of(root, to):
-    import shutil
-
     return shutil.copytree(root, to, symlinks=False)
 
 
@@ -207,29 +220,34 @@ def damage(path, number):
     file.write_bytes(data)
 
 
-def test_records_that_cannot_be_read_are_left_out_counted_and_named(small_data, runs, tmp_path, capfd):
+def test_records_that_cannot_be_read_are_left_out_counted_and_named(small_data, runs, tmp_path, caplog):
     root = copy_of(small_data, tmp_path / "data")
-    path, text = root / "scp1" / "recordings" / "train", root / "text"
+    path, text = root / "scp1" / "recordings" / "train", root / "text" / "train"
+    [origin] = streams.Steps(train.build(config("pretrain", root, runs)).sources(train=True), 1).origins(0)["text"][0]
     damage(path, 2)
-    damage(text / "train" if (text / "train").is_dir() else text, 0)
+    damage(text, int(origin.split("record ")[1].split(",")[0]))
     flags.FLAGS.mark_as_parsed()  # as a command line does, which workers want
+    found = []
     for workers in (0, 2):
         c = config("pretrain", root, runs, steps=6)
         c.data.workers = workers
-        train.train(c, tmp_path / str(workers))
-        said = capfd.readouterr().err
-        assert f"warning: left out: {path}/shard-00000.array_record: record 2 is unreadable" in said
-    lines = [metrics.read(tmp_path / str(workers)) for workers in (0, 2)]
-    steps = streams.Steps(train.build(c).sources(train=True), 6)
-    lacking = [sum(int(each.sum()) for each in steps[i]["damaged"].values()) for i in range(6)]
-    assert sum(lacking) > 0
-    for found in lines:
-        assert [line["damaged_records"] for line in found] == np.cumsum(lacking).tolist()
-        assert found[-1]["skipped_steps"] == 0
-    assert [line["loss"] for line in lines[0]] == [line["loss"] for line in lines[1]]
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            train.train(c, tmp_path / str(workers))
+        said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("left out: ")]
+        assert len(said) == len(set(said)) and any(f"{path}/shard-00000.array_record: record 2 is" in s for s in said)
+        found.append(metrics.read(tmp_path / str(workers)))
+    # Each is counted once, however often it would have been read.
+    steps = streams.Steps(train.build(c).sources(train=True), 40)
+    faults_of = [steps[i].get("faults", []) for i in range(40)]
+    assert sum(map(len, faults_of)) > len(set(sum(faults_of, []))) == 2
+    for lines in found:
+        seen = [len(set(sum(faults_of[: line["step"]], []))) for line in lines]
+        assert [line["damaged_records"] for line in lines] == seen and lines[-1]["skipped_steps"] == 0
+    assert [line["loss"] for line in found[0]] == [line["loss"] for line in found[1]]
 
-    c.data.damaged = sum(lacking) - 1
-    with pytest.raises(UserError, match=rf"{sum(lacking)} records could not be read, {sum(lacking) - 1} may be"):
+    c.data.damaged = 0
+    with pytest.raises(UserError, match=r"1 records could not be read, 0 may be \(config.data.damaged\)"):
         train.train(c, tmp_path / "limit")
 
 
@@ -262,3 +280,11 @@ def test_a_row_without_a_damaged_record_has_all_others(small_data, tmp_path):
     row = TextRows(shards.open_shards(folder), 16, None)[0]
     assert len(row.faults) == 1 and "record 0 is unreadable" in row.faults[0]
     np.testing.assert_array_equal(row.row, second)
+
+
+def test_a_line_that_was_not_finished_is_dropped(small_data, runs, tmp_path):
+    (tmp_path / "w").mkdir()
+    file = tmp_path / "w" / faults.FILE
+    file.write_text('{"step": 1, "position": 0, "records": {}}\n{"step": 3, "lo')
+    looks = faults.Faults(config("pretrain", small_data, runs), tmp_path / "w", None)
+    assert file.read_text() == '{"step": 1, "position": 0, "records": {}}\n' and looks._known == {(1, 0)}

@@ -14,6 +14,7 @@ from small_data import config
 
 from neurolm_jax import train
 from neurolm_jax.errors import UserError
+from neurolm_jax.outputs import locked
 from neurolm_jax.training import checkpoint, metrics, provenance
 from neurolm_jax.training.watchdog import Watchdog
 
@@ -24,11 +25,13 @@ from absl import flags
 from small_data import config
 from neurolm_jax import train
 from neurolm_jax.command import run
+from neurolm_jax.training import preemption
 flags.FLAGS.mark_as_parsed()
 c = config("language", pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), steps=400, checkpoint_every=400)
 c.evaluate_every, c.data.workers = 0, 1
 exec(sys.argv[4])
-run(lambda: train.train(c, pathlib.Path(sys.argv[3])))
+with preemption.noticed() as notice:
+    run(lambda: train.train(c, pathlib.Path(sys.argv[3]), notice=notice))
 """
 
 
@@ -66,8 +69,8 @@ def test_a_run_that_is_asked_to_end_saves_and_goes_on_later(small_data, runs, tm
 
 def test_one_that_has_nothing_to_save_ends_at_once(small_data, runs, tmp_path):
     """Even while the compiler works, which here is a C function that does not come back."""
-    hang = "import ctypes; from neurolm_jax.training import state; state.prepare = None\n"
-    hang += "train.__dict__['_memory_told'] = lambda: (print('compiling', flush=True), ctypes.CDLL(None).sleep(100))"
+    hang = "import ctypes; from neurolm_jax.training import loop\n"
+    hang += "loop._memory_told = lambda: (print('compiling', flush=True), ctypes.CDLL(None).sleep(100))"
     job = start(small_data, runs, tmp_path / "w", hang)
     assert job.stdout.readline() == "compiling\n"
     time.sleep(0.5)
@@ -83,7 +86,7 @@ def test_a_hang_is_named_and_ended(small_data, runs, tmp_path):
     errors = job.communicate(timeout=120)[1]
     assert job.returncode == 1
     assert re.search(r"error: step 1 has waited \d s for data \(config.patience.data\); ended", errors), errors
-    assert "in run" in errors and "train.py" in errors  # where it stands
+    assert "in _steps" in errors and "loop.py" in errors  # where it stands
 
 
 def test_a_watchdog_waits_as_long_as_it_is_told(capfd):
@@ -111,9 +114,18 @@ def test_another_config_is_refused_and_harmless_differences_are_told(small_data,
     told = "(batch_size: 2 -> 4, learning_rate: 0.001 -> 0.002)"
     assert f"{workdir}: was begun with another config {told}" in str(error.value)
     c = config("pretrain", small_data, runs, steps=6)
-    c.language.layers = 3
-    with pytest.raises(UserError, match=r"language.layers: 2 -> 3"):
+    c.language.dropout = 0.5
+    with pytest.raises(UserError, match=r"language.dropout: 0.0 -> 0.5"):
         train.train(c, workdir)
+    assert sorted(str(path) for path in workdir.rglob("*")) == before
+
+    # The same fields, but other records under them.
+    other = tmp_path / "data"
+    shutil.copytree(small_data, other)
+    shutil.rmtree(other / "blink" / "recordings" / "train")
+    shutil.copytree(other / "scp1" / "recordings" / "train", other / "blink" / "recordings" / "train")
+    with pytest.raises(UserError, match=r"was begun with other data \(eeg\)"):
+        train.train(config("pretrain", other, runs, steps=6), workdir)
     assert sorted(str(path) for path in workdir.rglob("*")) == before
 
     c = config("pretrain", small_data, runs, steps=5, log_every=2)
@@ -138,5 +150,23 @@ def test_a_checkpoint_tells_what_it_was_made_with(runs):
     assert meta["best"] == {"step": best, "validation_loss": losses[best]}
     old = meta | {"versions": meta["versions"] | {"jax": "0.1"}, "git": "abc"}
     c = config("pretrain", runs / "data", runs)
-    lines = provenance.check("w", old, c)
+    lines = provenance.check("w", old, c, meta["data"])
     assert [line.split(" -> ")[0] for line in lines] == ["jax: 0.1", "code: abc"]
+
+
+def test_two_processes_do_not_train_in_one_workdir(small_data, runs, tmp_path):
+    with locked(tmp_path / "w"):
+        job = start(small_data, runs, tmp_path / "w")
+        errors = job.communicate(timeout=120)[1]
+    assert job.returncode == 2 and f"error: {tmp_path}/w: another process works in it" in errors
+    with locked(tmp_path / "w"):
+        pass
+
+
+def test_a_stage_from_weights_on_their_way_is_told(small_data, runs, tmp_path, caplog):
+    shutil.copytree(runs / "language", tmp_path / "language")
+    shutil.rmtree(tmp_path / "language" / "checkpoints" / "4")
+    c = config("tokenizer", small_data, runs)
+    c.initial.language = str(tmp_path / "language")
+    train.plan(c)
+    assert f"config.initial.language: {tmp_path}/language is at step 2 of 4; what starts from it now" in caplog.text

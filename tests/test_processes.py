@@ -126,7 +126,7 @@ def test_strangers_at_the_port_are_passed_over():
     gathered = threading.Thread(target=processes._gather, args=(port, 2, seconds))
     gathered.start()
     strangers = []
-    for said in (b"", b"x", b"PRI * HTTP/2.0"):
+    for said in (b"", b"x", b"PRI * HTTP/2.0", b"neurolm x 2", b"neurolm 7 2"):
         while True:
             try:
                 strangers.append(socket.create_connection(("localhost", port), timeout=5))

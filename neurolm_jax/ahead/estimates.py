@@ -124,11 +124,11 @@ def account(stage, chip: Chip, mesh, program: Program) -> dict:
 
 def abstract_batch(stage, mesh):
     """Shapes of a global batch, split over the mesh, from the stage's empty rows."""
-    placed, rows, batch = NamedSharding(mesh, meshes.BATCH), stage.empty_rows(), {"damaged": {}}
+    placed, rows, batch = NamedSharding(mesh, meshes.BATCH), stage.empty_rows(), {}
     meshes.check_batches(mesh, {name: size for name, (_, size) in rows.items()}, stage.config.accumulation)
     for name, (row, size) in rows.items():
         shape = lambda x, size=size: jax.ShapeDtypeStruct((size, *np.shape(x)), np.asarray(x).dtype, sharding=placed)  # noqa: E731
-        batch[name], batch["damaged"][name] = jax.tree.map(shape, row), shape(np.int32(0))
+        batch[name] = jax.tree.map(shape, row)
     return batch
 
 

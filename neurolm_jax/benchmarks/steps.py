@@ -120,8 +120,7 @@ def make_batch(stage) -> tuple[dict, int]:
         rows = stack(filled)
         batch = {"eeg": rows, "text": text}
     eeg = rows["eeg"] if c.stage == "instruct" else rows
-    damaged = {name: np.zeros(len(text) if name == "text" else c.batch_size, np.int32) for name in batch}
-    return batch | {"damaged": damaged}, int((eeg["segment"] > 0).sum())
+    return batch, int((eeg["segment"] > 0).sum())
 
 
 def _product():

@@ -9,7 +9,7 @@ import numpy as np
 from neurolm_jax.data import vocabulary
 from neurolm_jax.data.eeg_rows import MICROVOLTS, empty_row, fill_row
 from neurolm_jax.data.packing import RowPlan
-from neurolm_jax.data.shards import DamagedRecord, Shards
+from neurolm_jax.data.shards import DamagedRecord, Shards, content_of
 from neurolm_jax.data.streams import Damaged
 from neurolm_jax.eeg.preprocessing import RATE
 from neurolm_jax.eeg.records import Record, decode
@@ -77,6 +77,7 @@ class DialogueRows:
         varied: bool = False,
     ):
         self._tasks, self._size, self._seed, self._augmentation = tasks, size, seed, augmentation
+        self.content = content_of(shards for _, shards in tasks)
         self._varied = varied and seed is not None
         self._samples: list[tuple[int, int, str]] = []  # task, record, label
         sizes = []

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from neurolm_jax.data.packing import RowPlan
-from neurolm_jax.data.shards import DamagedRecord, Shards
+from neurolm_jax.data.shards import DamagedRecord, Shards, content_of
 from neurolm_jax.data.streams import Damaged
 from neurolm_jax.eeg.electrodes import PAD
 from neurolm_jax.eeg.preprocessing import RATE
@@ -40,6 +40,7 @@ class EEGRows:
         self, corpora: Sequence[Shards], length: int, seconds: int, seed: int | None, random_start: bool = False
     ):
         self._sources, self._paths = [shards.source for shards in corpora], [shards.path for shards in corpora]
+        self.content = content_of(corpora)
         self._length, self._seed, self._random_start = length, seed, random_start
         parts, self._runs, self._record_stops = [], [], []
         for corpus, shards in enumerate(corpora):

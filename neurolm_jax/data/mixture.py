@@ -1,6 +1,7 @@
 """Several sources of rows in given shares."""
 
 import functools
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ class Mixture:
 
     def __init__(self, sources: Sequence[Rows], weights: Sequence[float], seed: int | None):
         self._sources, self._seed = sources, seed or 0
+        self.content = hashlib.sha256(" ".join(source.content for source in sources).encode()).hexdigest()
         self._counts = apportion(np.asarray(weights, float), PERIOD)
 
     def __len__(self) -> int:

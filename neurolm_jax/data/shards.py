@@ -30,6 +30,16 @@ class Shards:
     manifest: dict
     source: "Source"
 
+    @property
+    def content(self) -> str:
+        """Hash of all records."""
+        return self.manifest["content_hash"]
+
+
+def content_of(parts: Iterable[Shards]) -> str:
+    """Of several folders, in their order."""
+    return hashlib.sha256(" ".join(shards.content for shards in parts).encode()).hexdigest()
+
 
 class Writer:
     """Records into one ArrayRecord file: a record a group, so that each can be read alone; not compressed, which would

@@ -4,19 +4,23 @@ import collections
 import multiprocessing.connection
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+FAULTS = "faults"
+
 
 class Rows(Protocol):
     """Random access that counts on over epochs: row i is in epoch ``i // len(rows)``.
 
-    What cannot be read is left out of a row, which is then ``Damaged``. ``origins`` names the records of a row.
+    What cannot be read is left out of a row, which is then ``Damaged``. ``origins`` names the records of a row;
+    ``content`` is a hash of all of them.
     """
+
+    content: str
 
     def __len__(self) -> int: ...
 
@@ -36,8 +40,8 @@ class Steps:
     """The batch of every step, as far as this process holds it.
 
     Global batch n is rows ``n * size`` up to ``(n + 1) * size`` of each source; process p of P holds the p-th of P
-    equal parts, so the global batch is the same for any number of processes. Beside the sources a batch has
-    ``damaged``: name -> records that each row lacks, int32 [b]; each is told of once.
+    equal parts, so the global batch is the same for any number of processes. If rows of it are ``Damaged``, a batch has
+    ``faults`` too, all that is said of them.
 
     Args:
       sources: name -> (rows, global batch size).
@@ -45,23 +49,20 @@ class Steps:
 
     def __init__(self, sources: Mapping[str, tuple[Rows, int]], steps: int, process: int = 0, processes: int = 1):
         self._sources, self._steps, self._process, self._processes = sources, steps, process, processes
-        self._told: set[str] = set()
 
     def __len__(self) -> int:
         return self._steps
 
     def __getitem__(self, step: int) -> dict[str, Any]:
-        batch: dict[str, Any] = {"damaged": {}}
+        batch: dict[str, Any] = {}
+        faults: list[str] = []
         for name, (rows, size) in self._sources.items():
             part = size // self._processes
             first = step * size + self._process * part
             found = [rows[i] for i in range(first, first + part)]
-            faults = [row.faults if isinstance(row, Damaged) else [] for row in found]
-            for fault in sum(faults, []):
-                self._tell(fault)
+            faults += [fault for row in found if isinstance(row, Damaged) for fault in row.faults]
             batch[name] = stack([row.row if isinstance(row, Damaged) else row for row in found])
-            batch["damaged"][name] = np.array([len(each) for each in faults], np.int32)
-        return batch
+        return batch | {FAULTS: faults} if faults else batch
 
     def origins(self, step: int) -> dict[str, list[list[str]]]:
         """The records of every row of a global batch."""
@@ -70,10 +71,10 @@ class Steps:
             for name, (rows, size) in self._sources.items()
         }
 
-    def _tell(self, fault):
-        if fault not in self._told:
-            self._told.add(fault)
-            print(f"warning: left out: {fault}", file=sys.stderr, flush=True)
+
+def without_faults(batch: dict[str, Any]) -> dict[str, Any]:
+    """The arrays of a batch."""
+    return {name: value for name, value in batch.items() if name != FAULTS}
 
 
 def stack(rows: list[Any]) -> Any:

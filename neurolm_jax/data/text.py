@@ -66,6 +66,7 @@ class TextRows:
             raise UserError(f"{shards.path}: not text shards; write them with 'python -m neurolm_jax.prepare text'")
         if not 0 < length < BLOCK:
             raise UserError(f"text_length must lie between 1 and {BLOCK - 1}, not {length}")
+        self.content = shards.content
         self._path, self._source, self._length, self._seed = shards.path, shards.source, length, seed
         self._pieces = (BLOCK - 1) // length  # in a record
         if not len(self._source):

@@ -1,5 +1,9 @@
 """Whether what earlier stages left fits a config, looked at before anything is made."""
 
+import logging
+
+from ml_collections import ConfigDict
+
 from neurolm_jax.errors import UserError
 
 # What must be the same for weights to fit, or frozen ones to mean the same.
@@ -22,15 +26,21 @@ def check_inherited(config) -> None:
     Raises:
       UserError: naming the field.
     """
-    from neurolm_jax.training.checkpoint import read_config
+    from neurolm_jax.training.checkpoint import read_meta
 
     for earlier, workdir in config.initial.items():
         if (config.stage, earlier) not in INHERITED:
             continue
         try:
-            before = read_config(workdir)
+            meta = read_meta(workdir)
         except UserError as error:
             raise UserError(f"config.initial.{earlier}: {error}") from error
+        before, step = ConfigDict(meta["config"]), meta["step"]
+        if 0 < step < before.steps:
+            logging.getLogger(__name__).warning(
+                f"config.initial.{earlier}: {workdir} is at step {step} of {before.steps}; what starts from it now"
+                " keeps these weights, also when it has gone on"
+            )
         for ours, theirs in INHERITED[config.stage, earlier].items():
             want, found = _field(before, theirs), _field(config, ours)
             if want != found:

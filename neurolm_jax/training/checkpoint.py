@@ -11,7 +11,7 @@ import logging
 import pathlib
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -42,9 +42,14 @@ class Progress(NamedTuple):
 
 
 class Checkpoints:
-    """Writes into a workdir, in the background; keeps the newest ``keep``, others until a newer one is whole."""
+    """Writes into a workdir, in the background; keeps the newest ``keep``, others until a newer one is whole.
 
-    def __init__(self, workdir: str | pathlib.Path, keep: int = 1):
+    Args:
+      data: hashes of what is learnt from.
+    """
+
+    def __init__(self, workdir: str | pathlib.Path, keep: int = 1, data: Mapping[str, str] | None = None):
+        self._data = dict(data or {})
         self._folder, self._keep, self._step = folder(workdir), keep, None
         logging.getLogger("absl").addFilter(_without_tracebacks)
         self._writer = ocp.AsyncCheckpointer(
@@ -58,7 +63,7 @@ class Checkpoints:
         Raises:
           UserError: this one, or the one before, cannot be written; what was whole before still is.
         """
-        meta = {"config": config.to_dict(), "step": step, **progress._asdict(), **provenance.here()}
+        meta = {"config": config.to_dict(), "step": step, **progress._asdict(), **provenance.here(), "data": self._data}
         return self._write(step, meta, weights=state.weights, optimizer=state.optimizer, health=state.health)
 
     def save_weights(self, weights, config: ConfigDict) -> None:
@@ -75,6 +80,15 @@ class Checkpoints:
             self._writer.wait_until_finished()
             self._writer.check_for_errors()
         self._delete_old()
+
+    def check(self) -> None:
+        """Whether what was written in the background so far went well, without waiting.
+
+        Raises:
+          UserError: as ``save``.
+        """
+        with self._told():
+            self._writer.check_for_errors()
 
     def close(self) -> None:
         """Without raising errors of writing: ``wait`` before, where all went well."""
@@ -113,6 +127,8 @@ class Checkpoints:
         """Errors of writing in one line: their kinds differ with what found them, and there is none but this remedy."""
         try:
             yield
+        except (jax.errors.JaxRuntimeError, TimeoutError):  # of devices, or of processes that are gone
+            raise
         except (OSError, ValueError, RuntimeError) as error:
             _remove_unfinished(self._folder)
             kept = steps(self._folder.parent)
@@ -127,13 +143,15 @@ class Checkpoints:
     def _delete_old(self):
         if jax.process_index() == 0:
             for step in steps(self._folder.parent)[: -self._keep]:
-                shutil.rmtree(self._folder / str(step))
+                old = self._folder / f"{step}{UNFINISHED}-old"
+                (self._folder / str(step)).rename(old)
+                shutil.rmtree(old, ignore_errors=True)  # what is left of it goes at the next start
 
 
 @contextlib.contextmanager
-def writing(workdir: str | pathlib.Path, keep: int = 1) -> Iterator[Checkpoints]:
+def writing(workdir: str | pathlib.Path, *arguments) -> Iterator[Checkpoints]:
     """``Checkpoints`` that are whole when the block ends well."""
-    checkpoints = Checkpoints(workdir, keep)
+    checkpoints = Checkpoints(workdir, *arguments)
     with contextlib.closing(checkpoints):
         yield checkpoints
         checkpoints.wait()

@@ -1,4 +1,4 @@
-"""What becomes of a run whose steps were skipped: told, rolled back, stopped."""
+"""What becomes of a run whose steps were skipped, or whose records cannot be read: told, rolled back, stopped."""
 
 import json
 import logging
@@ -9,17 +9,19 @@ import jax
 
 from neurolm_jax.data.streams import Steps
 from neurolm_jax.errors import UserError
+from neurolm_jax.outputs import appearing_file
+from neurolm_jax.training.checkpoint import Progress
 
 FILE = "faults.jsonl"
-KEYS = ("skipped_in_a_row", "damaged_records", "loss", "gradient_norm")
+KEYS = ("skipped_in_a_row", "skipped_steps", "loss", "gradient_norm")
 
 
 class RollBack(Exception):
-    """Too many steps were skipped in a row, the last of them on the batch at ``position``."""
+    """Too many steps were skipped in a row, the last of them on the batch at ``position``; ``skipped`` in all."""
 
-    def __init__(self, position: int):
-        super().__init__(position)
-        self.position = position
+    def __init__(self, position: int, skipped: int):
+        super().__init__(position, skipped)
+        self.position, self.skipped = position, skipped
 
 
 class _Step(NamedTuple):
@@ -38,7 +40,11 @@ class Faults:
     def __init__(self, config, workdir: pathlib.Path, steps: Steps):
         self._config, self._file, self._steps = config, workdir / FILE, steps
         self._waiting: list[_Step] = []
-        self._known = {(line["step"], line["position"]) for line in read(workdir)}  # before the run was started again
+        lines = read(workdir)
+        self._known = {(line["step"], line["position"]) for line in lines if "records" in line}  # of earlier starts
+        if self._file.exists() and not jax.process_index():
+            with appearing_file(self._file) as file:  # without a line that was not finished
+                file.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     def add(self, step: int, position: int, measured: dict) -> None:
         self._waiting.append(_Step(step, position, {key: measured[key] for key in KEYS}))
@@ -48,7 +54,6 @@ class Faults:
 
         Raises:
           RollBack: too many of them followed each other.
-          UserError: more records were damaged than may be.
         """
         waiting, self._waiting = self._waiting, []
         found = jax.device_get([step.measured for step in waiting])
@@ -56,12 +61,7 @@ class Faults:
             if measured["skipped_in_a_row"] > 0:
                 self._tell(step, measured)
             if measured["skipped_in_a_row"] >= self._config.faults.in_a_row:
-                raise RollBack(step.position)
-            if measured["damaged_records"] > self._config.data.damaged:
-                raise UserError(
-                    f"{int(measured['damaged_records'])} records could not be read, {self._config.data.damaged} may be"
-                    " (config.data.damaged); mend or prepare again what the warnings name"
-                )
+                raise RollBack(step.position, int(measured["skipped_steps"]))
 
     def _tell(self, step, measured):
         if jax.process_index():
@@ -74,18 +74,44 @@ class Faults:
         if (step.number, step.position) in self._known:
             return
         line = {"step": step.number, "position": step.position, "loss": repr(loss), "gradient_norm": repr(norm)}
-        with self._file.open("a") as file:
-            file.write(json.dumps(line | {"records": self._steps.origins(step.position)}) + "\n")
+        _append(self._file, line | {"records": self._steps.origins(step.position)})
+
+
+class Damaged:
+    """The records that this process could not read, each told of once.
+
+    Args:
+      limit: how many they may be.
+    """
+
+    def __init__(self, limit: int):
+        self._limit, self._told = limit, set()
+
+    def __len__(self) -> int:
+        return len(self._told)
+
+    def add(self, faults: list[str]) -> None:
+        """Raises UserError where there are too many."""
+        for fault in faults:
+            if fault not in self._told:
+                self._told.add(fault)
+                logging.getLogger(__name__).warning(f"left out: {fault}")
+        if len(self) > self._limit:
+            raise UserError(
+                f"{len(self)} records could not be read, {self._limit} may be (config.data.damaged); mend or prepare"
+                " again what the warnings name"
+            )
 
 
 def read(workdir: pathlib.Path) -> list[dict]:
-    """What was told of skipped steps: step, position of its batch, loss, gradient_norm, records of each row."""
+    """What was told: of skipped steps ``step``, ``position`` of its batch, ``loss``, ``gradient_norm``, ``records`` of
+    each row; of rollbacks ``rolled_back_to``, a step, and the ``position`` of the batch after it."""
     file = workdir / FILE
     return [json.loads(line) for line in file.read_text().split("\n")[:-1]] if file.exists() else []
 
 
-def roll_back(config, progress, position: int):
-    """The progress to go on with from the last checkpoint, past the batch at ``position``.
+def roll_back(config, workdir: pathlib.Path, step: int, progress: Progress, position: int) -> Progress:
+    """The progress to go on with from the checkpoint of a step, past the batch at ``position``.
 
     Raises:
       UserError: that was done too often.
@@ -96,7 +122,14 @@ def roll_back(config, progress, position: int):
             " (config.faults); the loss or gradient is not finite or jumps. Lower config.learning_rate, or look with"
             " --replay at the steps that the warnings name"
         )
-    logging.getLogger(__name__).warning(
-        f"{config.faults.in_a_row} steps in a row were skipped: back to the last checkpoint, and past their data"
-    )
+    if not jax.process_index():
+        logging.getLogger(__name__).warning(
+            f"{config.faults.in_a_row} steps in a row were skipped: back to step {step}, and on behind their data"
+        )
+        _append(workdir / FILE, {"rolled_back_to": step, "position": position + 1})
     return progress._replace(position=position + 1, rollbacks=progress.rollbacks + 1)
+
+
+def _append(file, line):
+    with file.open("a") as opened:
+        opened.write(json.dumps(line) + "\n")

@@ -10,25 +10,22 @@ KNOWN = 100  # steps taken before a loss is compared with them
 
 
 class Health(NamedTuple):
-    """taken, skipped: steps so far; in_a_row: of the latter, how many the newest; damaged: records that could not be
-    read, as often as they were to be: all int32 []. mean, variance: of the loss at steps taken, float32 []."""
+    """taken, skipped: steps so far; in_a_row: of the latter, how many the newest: all int32 []. mean, variance: of the
+    loss at steps taken, float32 []."""
 
     taken: jax.Array
     skipped: jax.Array
     in_a_row: jax.Array
-    damaged: jax.Array
     mean: jax.Array
     variance: jax.Array
 
 
 def create_health() -> Health:
     zero = jnp.zeros((), jnp.int32)
-    return Health(zero, zero, zero, zero, jnp.zeros(()), jnp.zeros(()))
+    return Health(zero, zero, zero, jnp.zeros(()), jnp.zeros(()))
 
 
-def judge(
-    health: Health, loss: jax.Array, gradient_norm: jax.Array, damaged: jax.Array, spike: float
-) -> tuple[jax.Array, Health]:
+def judge(health: Health, loss: jax.Array, gradient_norm: jax.Array, spike: float) -> tuple[jax.Array, Health]:
     """Whether a step is taken (bool []), and the health after it.
 
     Args:
@@ -44,7 +41,6 @@ def judge(
         health.taken + taken,
         health.skipped + ~taken,
         jnp.where(taken, 0, health.in_a_row + 1),
-        health.damaged + damaged,
         jnp.where(taken, health.mean + (1 - decay) * difference, health.mean),
         jnp.where(taken, decay * (health.variance + (1 - decay) * jnp.square(difference)), health.variance),
     )
@@ -54,3 +50,9 @@ def judge(
 def choose(taken: jax.Array, new, old):
     """The new tree if the step is taken, else the old one."""
     return jax.tree.map(lambda a, b: jnp.where(taken, a, b), new, old)
+
+
+def after_rollback(health: Health, skipped: int) -> Health:
+    """That of a checkpoint gone back to: skipped steps stay counted, of which none came just before."""
+    zero = jnp.zeros_like(health.in_a_row)
+    return health._replace(skipped=zero + skipped, in_a_row=zero)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 FILE = "digests.json"
-UNTOLD = {FILE, "_CHECKPOINT_METADATA"}  # Orbax writes the time of the commit into the latter, after all else
+METADATA = "_CHECKPOINT_METADATA"  # Orbax writes the time of the commit into it, after all else
+UNTOLD = {FILE, METADATA}
 THREADS = 8
 
 
@@ -29,10 +30,15 @@ def fault(folder: pathlib.Path, parts: Sequence[str]) -> str | None:
         return f"{FILE} is unreadable ({error})"
     if not isinstance(wanted, dict):
         return f"{FILE} is unreadable"
+    try:
+        json.loads((folder / METADATA).read_text())
+    except (OSError, ValueError):
+        return f"{METADATA} is missing or unreadable"
     names = [name for name in wanted if name.split("/")[0] in parts]
     if missing := set(parts) - {name.split("/")[0] for name in names}:
         return f"{', '.join(sorted(missing))} is missing"
-    if missing := [name for name in names if name not in _files(folder)]:
+    there = set(_files(folder))
+    if missing := [name for name in names if name not in there]:
         return f"{missing[0]} is missing"
     with ThreadPoolExecutor(THREADS) as pool:
         for name, digest in zip(names, pool.map(lambda name: _try(folder / name), names)):

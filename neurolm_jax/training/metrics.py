@@ -20,8 +20,6 @@ class Writer:
     """
 
     def __init__(self, workdir: pathlib.Path, stage: str, step: int):
-        from tensorboardX import SummaryWriter
-
         self._stage = stage
         self._file = workdir / "metrics.jsonl"
         kept = [line for line in read(workdir) if line["step"] <= step]
@@ -31,7 +29,7 @@ class Writer:
             return
         with appearing_file(self._file) as file:
             file.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._board = _Events(workdir / "tensorboard", step + 1)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         if self._board is None:
@@ -40,12 +38,42 @@ class Writer:
         line = {"step": step, "stage": self._stage, **{key: float(value) for key, value in scalars.items()}}
         with self._file.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        for key, value in scalars.items():
-            self._board.add_scalar(f"{self._stage}/{key}", float(value), step)
+        self._board.write(step, {f"{self._stage}/{key}": value for key, value in scalars.items()})
 
     def close(self) -> None:
         if self._board is not None:
             self._board.close()
+
+
+class _Events:
+    """TensorBoard's file, written here and now: its usual writer's thread hides that a disk is full, and then hangs.
+
+    Args:
+      step: from which on older files of the folder no longer count.
+    """
+
+    def __init__(self, folder: pathlib.Path, step: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer, self._event = EventsWriter(str(folder / "events")), event_pb2.Event
+        restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._add(self._event(step=step, session_log=restart))
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        from tensorboardX.proto import summary_pb2
+
+        values = [summary_pb2.Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+        self._add(self._event(step=step, summary=summary_pb2.Summary(value=values)))
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _add(self, event):
+        event.wall_time = time.time()
+        self._writer.write_event(event)
+        self._writer.flush()
 
 
 def read(workdir: str | pathlib.Path) -> list[dict]:

@@ -5,7 +5,9 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+from neurolm_jax.training.processes import COORDINATOR
 
 
 class Notice:
@@ -15,16 +17,23 @@ class Notice:
     def __init__(self):
         self.armed = False
         self._asked = threading.Event()
+        self._looks = 0
 
-    def asked(self, step: int) -> bool:
-        """True after the same step in every process of a job."""
+    def asked(self) -> bool:
+        """True at the same look in every process of a job."""
         import jax
 
         if jax.process_count() == 1:
             return self._asked.is_set()
         from jax.experimental import multihost_utils
 
-        return multihost_utils.reached_preemption_sync_point(step)
+        self._looks += 1  # a step may come twice; what processes agree on may not
+        return multihost_utils.reached_preemption_sync_point(self._looks)
+
+    @property
+    def here(self) -> bool:
+        """Whether this process was asked, if it is the only one."""
+        return self._asked.is_set()
 
     def _watch(self, pipe):
         while told := pipe.recv(64):
@@ -35,13 +44,11 @@ class Notice:
 
 
 @contextlib.contextmanager
-def noticed() -> Iterator[Notice]:
+def noticed(environment: Mapping[str, str] = os.environ) -> Iterator[Notice]:
     """A notice that SIGTERM sets while the block lasts. Processes of a job are told by JAX's own service instead, which
     must be waited for at a step."""
-    import jax
-
     notice = Notice()
-    if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
+    if environment.get(COORDINATOR) or threading.current_thread() is not threading.main_thread():
         yield notice
         return
     written, read = socket.socketpair()

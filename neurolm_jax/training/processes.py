@@ -119,6 +119,7 @@ class Peers:
         _send(self._connections, DONE)
 
     def close(self) -> None:
+        self._left.set()
         for connection in self._connections.values():
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -153,9 +154,10 @@ def _gather(port, count, deadline):
                 raise JobError(f"process {missing} of {count} did not arrive; see its log") from None
             connection.settimeout(5)
             with contextlib.suppress(OSError):  # a stranger who says nothing, or hangs up
-                words = connection.recv(64).split()
-                if len(words) == 3 and words[0] == b"neurolm" and words[2] == str(count).encode():
-                    arrived[int(words[1])] = connection
+                said = connection.recv(64).decode(errors="replace")
+                number = next((i for i in range(1, count) if said == f"neurolm {i} {count}"), None)
+                if number is not None:
+                    arrived[number] = connection
         _send(arrived, "go")
         stack.pop_all()
         return arrived

@@ -67,12 +67,17 @@ def changes(before: dict, now: ConfigDict) -> dict[str, tuple]:
     return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 
 
-def check(workdir, meta: dict, config: ConfigDict) -> list[str]:
+def check(workdir, meta: dict, config: ConfigDict, data: dict[str, str]) -> list[str]:
     """What is other than when a run's newest checkpoint was written, in lines, all of it harmless.
 
     Raises:
-      UserError: fields differ with which it would be another run.
+      UserError: fields or data differ with which it would be another run.
     """
+    if others := [name for name, content in data.items() if meta["data"].get(name) != content]:
+        told = (
+            f"{workdir}: was begun with other data ({', '.join(others)}); config.data names something else, or it was"
+        )
+        raise UserError(f"{told} prepared anew. Give the former back or choose another workdir")
     differ = changes(meta["config"], config)
     wrong = {name: pair for name, pair in differ.items() if not _harmless(name)}
     if wrong:

@@ -6,35 +6,45 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from neurolm_jax.data.streams import Steps
+from neurolm_jax.data.streams import Steps, without_faults
 from neurolm_jax.errors import UserError
+from neurolm_jax.stages.restore import restore_run
 from neurolm_jax.training import checkpoint, faults, metrics, provenance
 from neurolm_jax.training.gradients import loss_and_gradients, weighted
 from neurolm_jax.training.mesh import on_mesh, put_batch
+from neurolm_jax.training.state import make_train_step, prepare
 
 SHOWN = 5
 
 
-def look_at(step: int, stage, mesh, workdir: pathlib.Path, abstract, train_step, sources) -> dict:
-    """Takes the steps between the newest whole checkpoint before ``step`` and it again, then looks at it; prints, and
-    returns, what it finds: ``{"terms", "gradients", "rows"}``. Writes nothing.
+def look_at(step: int, stage, mesh, workdir: pathlib.Path, abstract, sources, data: dict[str, str]) -> dict:
+    """Takes the steps from the newest whole checkpoint before ``step``, or the beginning, up to it again, then looks
+    at it; prints, and returns, what it finds: ``{"terms", "gradients", "rows"}``. Writes nothing.
 
     Raises:
-      UserError: there is no checkpoint before the step.
+      UserError: there is no run, or it has no such step; several processes.
     """
-    config, process = stage.config, (jax.process_index(), jax.process_count())
-    start = checkpoint.newest_step(workdir, checkpoint.ALL, before=step)
-    provenance.check(workdir, checkpoint.read_meta(workdir, start), config)
-    state, progress = checkpoint.restore(workdir, start, abstract)
+    config = stage.config
+    if jax.process_count() > 1:
+        raise UserError("--replay: works in one process; start it without the others")
     if step > config.steps:
         raise UserError(f"--replay {step}: the run has {config.steps} steps")
-    told = [line["position"] for line in faults.read(workdir) if line["step"] == step]
-    position = told[-1] if told else progress.position + step - 1 - start
-    steps, rng = Steps(sources, position + 1, *process), jax.random.key(config.seed)
-    for earlier in range(start + 1, step):
-        state, _ = train_step(state, put_batch(mesh, steps[position - step + earlier]), rng)
+    newest = checkpoint.newest_step(workdir, checkpoint.ALL)
+    provenance.check(workdir, checkpoint.read_meta(workdir, newest), config, data)
+    kept = any(known < step for known in checkpoint.steps(workdir))
+    start = checkpoint.newest_step(workdir, checkpoint.ALL, before=step) if kept else None
+    state, progress = restore_run(stage, mesh, workdir, abstract, start)
+    start = start or 0
+    position = _position(faults.read(workdir), step, start, progress.position)
+    steps, rng, train_step = Steps(sources, position + 1), jax.random.key(config.seed), make_train_step(stage, mesh)
+    for earlier in range(start + 1, step + 1):
+        batch = without_faults(steps[position - step + earlier])
+        placed = put_batch(mesh, batch)
+        if earlier == 1:
+            state = prepare(stage, mesh, state, placed, rng)
+        if earlier < step:
+            state, _ = train_step(state, placed, rng)
 
-    batch = steps[position]
     rng = jax.random.fold_in(rng, state.step)
     terms, gradients = _looked(stage, mesh)(state, put_batch(mesh, batch), rng)
     found = {"terms": metrics.scalars(terms), "gradients": _not_finite(gradients), "rows": {}}
@@ -52,6 +62,15 @@ def look_at(step: int, stage, mesh, workdir: pathlib.Path, abstract, train_step,
         for loss, records in found["rows"][name][:SHOWN]:
             print(f"    {loss:g}: {'; '.join(records)}")
     return found
+
+
+def _position(told, step, start, after) -> int:
+    """Of a step's batch: as it was told of; else as many behind that ``after`` the checkpoint of ``start`` as the step
+    is, which a rollback to that checkpoint has moved."""
+    if known := [line["position"] for line in told if line.get("step") == step]:
+        return known[-1]
+    moved = [line["position"] for line in told if line.get("rolled_back_to") == start]
+    return (moved[-1] if moved else after) + step - 1 - start
 
 
 def _looked(stage, mesh):

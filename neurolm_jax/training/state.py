@@ -67,8 +67,7 @@ def make_train_step(stage, mesh: Mesh) -> Callable:
         params = jax.tree.map(lambda p, direction: p - rate * direction, state.weights.params, directions)
         extra, metrics = stage.learn(state.weights.extra, terms.observed, rng_learn)
         loss, norm = weighted(stage, terms.losses), optax.tree.norm(gradients)
-        damaged = sum(count.sum() for count in jax.tree.leaves(batch["damaged"]))
-        taken, after = health.judge(state.health, loss, norm, damaged, config.faults.spike)
+        taken, after = health.judge(state.health, loss, norm, config.faults.spike)
         metrics |= terms.losses | terms.metrics
         metrics |= {
             "loss": loss,
@@ -76,7 +75,6 @@ def make_train_step(stage, mesh: Mesh) -> Callable:
             "learning_rate": rate,
             "skipped_steps": after.skipped,
             "skipped_in_a_row": after.in_a_row,
-            "damaged_records": after.damaged,
         }
         before = state.weights, state.optimizer
         weights, moments = health.choose(taken, (state.weights._replace(params=params, extra=extra), moments), before)

@@ -1,0 +1,164 @@
+"""The loop over a stage's steps."""
+
+import contextlib
+import math
+import pathlib
+import time
+
+import jax
+from tqdm import tqdm
+
+from neurolm_jax.data import streams
+from neurolm_jax.errors import out_of_memory
+from neurolm_jax.training import faults, metrics
+from neurolm_jax.training.checkpoint import Checkpoints, Progress
+from neurolm_jax.training.gradients import weighted
+from neurolm_jax.training.mesh import put_batch
+from neurolm_jax.training.preemption import Notice
+from neurolm_jax.training.state import TrainState, make_train_step, make_validation_step, prepare
+from neurolm_jax.training.watchdog import Watchdog
+
+
+class Loop:
+    """Takes steps, validates, logs, saves.
+
+    Args:
+      sources, held_out: as ``Stage.sources`` gives them, to learn from and to validate on.
+    """
+
+    def __init__(
+        self,
+        stage,
+        mesh,
+        workdir: pathlib.Path,
+        sources,
+        held_out,
+        checkpoints: Checkpoints,
+        watchdog: Watchdog,
+        notice: Notice,
+    ):
+        self._stage, self._mesh, self._workdir, self._config = stage, mesh, workdir, stage.config
+        self._checkpoints, self._watchdog, self._notice = checkpoints, watchdog, notice
+        self._train_step, self._validation_step = make_train_step(stage, mesh), make_validation_step(stage, mesh)
+        self._process = jax.process_index(), jax.process_count()
+        self._sources = sources
+        rows, size = next(iter(held_out.values()))
+        batches = min(max(1, len(rows) // size), stage.config.validation_batches)
+        self._validation = streams.Steps(held_out, batches, *self._process)
+        rows, size = next(iter(sources.values()))
+        self._epochs = size / len(rows)  # of the first source, in a step
+        self._damaged = faults.Damaged(stage.config.data.damaged)
+        self._begin = time.perf_counter()
+        self._compiles = True
+
+    def run(self, state: TrainState, progress: Progress) -> faults.RollBack | None:
+        """Steps from a state on, up to the last or until asked to end; what to roll back for, if there is."""
+        config, start = self._config, int(state.step)
+        steps = streams.Steps(self._sources, progress.position + config.steps - start, *self._process)
+        writer = metrics.Writer(self._workdir, config.stage, start)
+        with contextlib.closing(writer), self._bar(start) as bar:
+            try:
+                step, loss = self._steps(state, progress, start, steps, writer, bar)
+            except faults.RollBack as back:
+                self._begin = time.perf_counter()
+                return back.with_traceback(None)  # which would hold the state
+        with self._watchdog.phase("save", step):
+            self._checkpoints.wait()
+        if self._process[0] == 0:
+            if step < config.steps:
+                print(
+                    f"{self._workdir}: asked to end, saved at step {step} of {config.steps}; the same command goes on"
+                )
+            else:
+                print(f"{self._workdir}: {config.stage}, {config.steps} steps, loss {loss:.3f}")
+        return None
+
+    def _steps(self, state, progress, start, steps, writer, bar):
+        """The last step taken, and the loss when it was last looked at."""
+        config, clock, rng = self._config, metrics.Clock(), jax.random.key(self._config.seed)
+        looks, batches, loss = faults.Faults(config, self._workdir, steps), self._batches(steps, progress), math.nan
+        for step in range(start + 1, config.steps + 1):
+            waiting = time.perf_counter()
+            with self._watchdog.phase("data", step):
+                tokens, batch, damaged = next(batches)
+            clock.batch(time.perf_counter() - waiting, tokens)
+            self._damaged.add(damaged)
+            with self._watchdog.phase("compile" if self._compiles else "step", step), _memory_told():
+                if step == 1:
+                    state = prepare(self._stage, self._mesh, state, batch, rng)
+                state, measured = self._train_step(state, batch, rng)
+            looks.add(step, progress.position, measured)
+            progress = progress._replace(position=progress.position + 1)
+            self._compiles, self._notice.armed = False, True
+
+            with self._watchdog.phase("step", step):
+                last, asked = step == config.steps, self._notice.asked()
+                saves = last or asked or step % config.checkpoint_every == 0
+                validates = not asked and config.evaluate_every and (last or step % config.evaluate_every == 0)
+                logs = last or validates or step == 1 or step % config.log_every == 0
+                if logs:
+                    found = metrics.scalars(measured) | clock.read()
+                    found |= {"damaged_records": len(self._damaged), "epoch": progress.position * self._epochs}
+                    loss = found["loss"]
+                if logs or saves:
+                    looks.look()
+                    self._checkpoints.check()
+                if validates and (validated := self._validate(state.weights)):
+                    progress = progress._replace(best=_best(progress.best, step, validated["validation_loss"]))
+                    found |= validated
+                    found |= {"best_validation_loss": progress.best["validation_loss"]} if progress.best else {}
+                if logs:
+                    writer.write(step, found | {"seconds": writer.seconds + time.perf_counter() - self._begin})
+                    bar.set_postfix_str(f"loss {loss:.3f}, {found['tokens_per_second']:,.0f} tokens/s")
+            if saves:
+                with self._watchdog.phase("save", step):
+                    self._checkpoints.save(step, state, progress, config)
+            bar.update()
+            if asked:
+                break
+        return step, loss
+
+    def _batches(self, steps, progress):
+        """(valid tokens of all processes, the batch on devices, what could not be read of it), read ahead."""
+        config, count = self._config, self._process[1]
+        batches = streams.iterate(steps, progress.position, config.data.threads, config.data.workers)
+        return streams.prefetch(
+            (metrics.count_tokens(batch) * count, put_batch(self._mesh, streams.without_faults(batch)), faults)
+            for batch in batches
+            for faults in [batch.get(streams.FAULTS, [])]
+        )
+
+    def _validate(self, weights):
+        """Metrics over the validation part, named ``validation_*``; none if the run is asked to end meanwhile."""
+        found = []
+        for i in range(len(self._validation)):
+            batch = streams.without_faults(self._validation[i])
+            found.append(self._validation_step(weights, put_batch(self._mesh, batch)))
+            if self._notice.here:
+                return {}
+        losses, others = metrics.total(found)
+        scalars = metrics.scalars(losses | others | {"loss": weighted(self._stage, losses)})
+        return {f"validation_{key}": value for key, value in scalars.items()}
+
+    def _bar(self, start):
+        quiet = True if self._process[0] else None  # None: where there is no terminal
+        total, name = self._config.steps, self._config.stage
+        return tqdm(total=total, initial=start, desc=name, unit=" steps", dynamic_ncols=True, disable=quiet)
+
+
+def _best(best, step, loss):
+    """The lowest validation loss so far, and its step."""
+    if not math.isfinite(loss) or (best and loss >= best["validation_loss"]):
+        return best
+    return {"step": step, "validation_loss": loss}
+
+
+@contextlib.contextmanager
+def _memory_told():
+    """A program that devices have no memory for, in one line."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if full := out_of_memory(error):
+            raise full from error
+        raise
