@@ -89,10 +89,10 @@ def plan(config):
 
     configuration.check(config)
     stage = build(config)
-    check_inherited(config)
     mesh = meshes.make_mesh(**config.mesh)
     sources, held_out = stage.sources(train=True), stage.sources(train=False)
     meshes.check_batches(mesh, {name: size for name, (_, size) in sources.items()}, config.accumulation)
+    check_inherited(config)
     return stage, mesh, sources, held_out
 
 

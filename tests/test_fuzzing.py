@@ -20,7 +20,7 @@ from neurolm_jax.training.mesh import put_batch
 from neurolm_jax.training.state import abstract_state, make_train_step
 
 MORE = int(os.environ.get("FUZZ_EXAMPLES", 0))  # to search on
-EXAMPLES = MORE or 40
+EXAMPLES = MORE or 25
 SETTINGS = settings(deadline=None, suppress_health_check=list(HealthCheck), database=None)
 STAGES = ("language", "tokenizer", "pretrain", "instruct")
 WHOLE = st.one_of(st.integers(-3, 70), st.sampled_from([128, 257, 50257, 50304, 2**31, 2**40, -(2**31), -(2**40)]))
@@ -105,7 +105,7 @@ def test_any_override_is_traced_or_refused(stage, small_data, runs, tmp_path):
         seen["refused" if refusal(trace, changed) else "traced"] += 1
 
     fuzz()
-    assert min(seen.values()) > 5, seen
+    assert min(seen.values()) > 3, seen
     if report := os.environ.get("FUZZ_REPORT"):
         with open(report, "a") as file:
             file.write(json.dumps({"stage": stage} | seen) + "\n")
