@@ -8,6 +8,7 @@ gradients are not finite.
 """
 
 import contextlib
+import functools
 import pathlib
 import sys
 
@@ -49,8 +50,9 @@ def train(config, workdir: pathlib.Path, replay: int | None = None, notice: Noti
     if mesh.shape["fsdp"] * mesh.shape["tensor"] > 1 and (share := whole_share(abstract)) > 0.1:
         say(f"mesh: {share:.0%} of the parameters are whole on every device; choose fsdp so that it divides the width")
     data = {name: rows.content for name, (rows, _) in sources.items()}
+    restore = functools.partial(restore_run, stage, mesh, workdir, abstract)
     if replay is not None:
-        look_at(replay, stage, mesh, workdir, abstract, sources, data)
+        look_at(replay, stage, mesh, workdir, restore, sources, data)
         return
     with contextlib.ExitStack() as stack:
         watchdog = stack.enter_context(contextlib.closing(Watchdog(config.patience, process)))
@@ -60,7 +62,7 @@ def train(config, workdir: pathlib.Path, replay: int | None = None, notice: Noti
             if step is not None:
                 for line in provenance.check(workdir, checkpoint.read_meta(workdir, step), config, data):
                     say(f"{workdir}: goes on with {line}")
-            state, progress = restore_run(stage, mesh, workdir, abstract, step)
+            state, progress = restore(step)
         checkpoints = stack.enter_context(checkpoint.writing(workdir, config.keep_checkpoints, data))
         if (start := int(state.step)) >= config.steps:
             new = checkpoints.save(start, state, progress, config)
@@ -72,7 +74,7 @@ def train(config, workdir: pathlib.Path, replay: int | None = None, notice: Noti
             with watchdog.phase("restore", start):
                 checkpoints.wait()
                 step = checkpoint.newest_to_go_on(workdir)
-                state, before = restore_run(stage, mesh, workdir, abstract, step)
+                state, before = restore(step)
             before = before._replace(rollbacks=max(progress.rollbacks, before.rollbacks))
             progress = faults.roll_back(config, workdir, step or 0, before, back.position)
             state = state._replace(health=health.after_rollback(state.health, back.skipped))

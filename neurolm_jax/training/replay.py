@@ -1,6 +1,7 @@
 """A step that was taken, or skipped, once more: which terms, rows and gradients are not finite."""
 
 import pathlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,6 @@ import numpy as np
 
 from neurolm_jax.data.streams import Steps, without_faults
 from neurolm_jax.errors import UserError
-from neurolm_jax.stages.restore import restore_run
 from neurolm_jax.training import checkpoint, faults, metrics, provenance
 from neurolm_jax.training.gradients import loss_and_gradients, weighted
 from neurolm_jax.training.mesh import on_mesh, put_batch
@@ -17,9 +17,12 @@ from neurolm_jax.training.state import make_train_step, prepare
 SHOWN = 5
 
 
-def look_at(step: int, stage, mesh, workdir: pathlib.Path, abstract, sources, data: dict[str, str]) -> dict:
+def look_at(step: int, stage, mesh, workdir: pathlib.Path, restore: Callable, sources, data: dict[str, str]) -> dict:
     """Takes the steps from the newest whole checkpoint before ``step``, or the beginning, up to it again, then looks
     at it; prints, and returns, what it finds: ``{"terms", "gradients", "rows"}``. Writes nothing.
+
+    Args:
+      restore: gives state and progress of the checkpoint of a step, or of None, the beginning.
 
     Raises:
       UserError: there is no run, or it has no such step; several processes.
@@ -33,7 +36,7 @@ def look_at(step: int, stage, mesh, workdir: pathlib.Path, abstract, sources, da
     provenance.check(workdir, checkpoint.read_meta(workdir, newest), config, data)
     kept = any(known < step for known in checkpoint.steps(workdir))
     start = checkpoint.newest_step(workdir, checkpoint.ALL, before=step) if kept else None
-    state, progress = restore_run(stage, mesh, workdir, abstract, start)
+    state, progress = restore(start)
     start = start or 0
     position = _position(faults.read(workdir), step, start, progress.position)
     steps, rng, train_step = Steps(sources, position + 1), jax.random.key(config.seed), make_train_step(stage, mesh)
