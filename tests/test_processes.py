@@ -72,6 +72,35 @@ with processes.joined():
 
 
 @pytest.mark.slow
+def test_processes_that_are_asked_to_end_save_the_same_step(small_data, runs, tmp_path):
+    """One of them is asked a little later than the other."""
+    port, environment = free_port(), os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "JAX_PLATFORMS": "cpu"}
+    environment |= {"NEUROLM_PROCESSES": "2", "NEUROLM_COORDINATOR": f"localhost:{port}", "PJRT_NPROC": "128"}
+    code = ONE_STAGE.replace("with processes.joined():", "with preemption.noticed() as notice, processes.joined():")
+    code = code.replace("c, pathlib.Path(workdir)", "c, pathlib.Path(workdir), notice=notice")
+    code = code.replace("import processes", "import preemption, processes")
+    command = sys.executable, "-c", code, small_data, runs, tmp_path / "w", 2000, 2, 1
+    command = [str(part) for part in command]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pair = [subprocess.Popen(command, env=environment | {"NEUROLM_PROCESS": str(i)}, **pipes) for i in (0, 1)]
+    begin = time.monotonic()
+    while len(metrics.read(tmp_path / "w")) < 5:
+        assert time.monotonic() - begin < 200 and pair[0].poll() is None, pair[0].communicate()
+        time.sleep(0.1)
+    begin = time.monotonic()
+    for process in pair:
+        process.terminate()
+        time.sleep(0.3)
+    said = [process.communicate(timeout=60) for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], said
+    assert time.monotonic() - begin < 30
+    step = checkpoint.newest_step(tmp_path / "w", checkpoint.ALL)
+    assert (
+        f"asked to end, saved at step {step} of 2000" in said[0][0] and metrics.read(tmp_path / "w")[-1]["step"] == step
+    )
+
+
+@pytest.mark.slow
 def test_a_run_goes_on_with_other_devices_processes_and_meshes(small_data, runs, tmp_path):
     """Saved by two processes of two devices; on one, on eight, on a mesh of all axes: the same batches follow."""
 

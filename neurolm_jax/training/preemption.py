@@ -5,9 +5,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Mapping
-
-from neurolm_jax.training.processes import COORDINATOR
+from collections.abc import Iterator
 
 
 class Notice:
@@ -23,7 +21,7 @@ class Notice:
         """True at the same look in every process of a job."""
         import jax
 
-        if jax.process_count() == 1:
+        if not jax.distributed.is_initialized():
             return self._asked.is_set()
         from jax.experimental import multihost_utils
 
@@ -44,11 +42,11 @@ class Notice:
 
 
 @contextlib.contextmanager
-def noticed(environment: Mapping[str, str] = os.environ) -> Iterator[Notice]:
-    """A notice that SIGTERM sets while the block lasts. Processes of a job are told by JAX's own service instead, which
-    must be waited for at a step."""
+def noticed() -> Iterator[Notice]:
+    """A notice that SIGTERM sets while the block lasts; from where a process has joined a job on, JAX's own service
+    takes the signal, with which all processes agree on a step."""
     notice = Notice()
-    if environment.get(COORDINATOR) or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield notice
         return
     written, read = socket.socketpair()
