@@ -44,7 +44,8 @@ def test_steps_are_of_the_rows_that_are_told(name):
         assert made[key] == found
 
 
-def test_train_is_timed(monkeypatch, capsys, tmp_path):
+@pytest.mark.slow
+def test_train_is_timed():
     found = steps.bench_train("debug", stages=("instruct",))
     assert found["instruct: valid EEG tokens/second"] * found["instruct: seconds a step"] == pytest.approx(460)
     assert 0 < found["instruct: of the best matrix product"] < 1.5 and 0.1 < found["instruct: peak memory, GB"] < 10

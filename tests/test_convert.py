@@ -153,6 +153,7 @@ def test_wrong_files_are_refused(saved, released, runs, tmp_path):
     assert not (saved / "out").exists() and not (saved / "out.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_our_own_official_tokenizer_is_exported_whole(runs, small_data, tmp_path):
     c = config("tokenizer", small_data, runs, steps=1)
     c.tokenizer.encoder.patch_norm, c.tokenizer.encoder.causal, c.tokenizer.dead_below = "row", False, 0.0

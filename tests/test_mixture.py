@@ -11,6 +11,8 @@ from neurolm_jax.data.mixture import PERIOD, Mixture, apportion
 class Counting:
     """Rows that are their own index."""
 
+    content = "numbers"
+
     def __init__(self, name, length):
         self._name, self._length = name, length
 
