@@ -62,7 +62,8 @@ def tasks(config, *splits: str) -> list[tuple[Task, Shards]]:
             raise UserError(f"config.data.tasks: {task.name} is there more than once")
         if task.seconds > (longest := config.tokenizer.encoder.seconds):
             raise UserError(
-                f"config.data.tasks: {task.name} has windows of {task.seconds} s, the encoder reads {longest} at most (config.tokenizer.encoder.seconds)"
+                f"config.data.tasks: {task.name} has windows of {task.seconds} s, the encoder reads {longest} at most"
+                " (config.tokenizer.encoder.seconds)"
             )
     parts = [(task, *_opened("data.tasks", [task_folder(config, task, split)])) for task in found for split in splits]
     if "test" not in splits:
