@@ -5,10 +5,13 @@ Config files under ``configs/`` start from ``base(stage)`` and fill in the rest.
 """
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from neurolm_jax.errors import UserError
+from neurolm_jax.models.config import PATCH_NORMS, REMAT
 
 
 def base(stage: str) -> ConfigDict:
@@ -87,7 +90,7 @@ _BOUNDS = [
     (["language.dropout"], (0, 0.99)),
     (["mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.sequence"], (-1, _LARGEST)),
 ]
-_CHOICES = {"dtype": ("float32", "bfloat16"), "remat": ("none", "products", "all"), "patch_norm": ("patch", "row")}
+_CHOICES = {"dtype": ("float32", "bfloat16"), "remat": REMAT, "patch_norm": PATCH_NORMS}
 
 
 def check(c: ConfigDict) -> None:
@@ -96,7 +99,9 @@ def check(c: ConfigDict) -> None:
     Raises:
       UserError: naming the field.
     """
-    for name, value in _flat(c):
+    for name, value in flat(c):
+        if isinstance(value, bool):
+            continue
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"config.{name}: must be a finite number, not {value}")
         least, most = next((bounds for names, bounds in _BOUNDS if name in names), (-_LARGEST, _LARGEST))
@@ -131,10 +136,10 @@ def _check_lengths(c):
             raise UserError(f"config.{name}: {length}, but config.language.positions has {c.language.positions}")
 
 
-def _flat(c, prefix=""):
-    """Dotted names of all fields, and their values; bool is no number here."""
+def flat(c: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names of all fields, and their values."""
     for name, value in c.items():
         if isinstance(value, ConfigDict):
-            yield from _flat(value, f"{prefix}{name}.")
-        elif not isinstance(value, bool):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
             yield prefix + name, value

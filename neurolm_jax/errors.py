@@ -1,6 +1,8 @@
 """The exceptions that end a command with one line."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 
 class UserError(Exception):
@@ -11,15 +13,21 @@ class DoesNotFit(UserError):
     """A program that needs more memory than a device has."""
 
 
-def out_of_memory(error: Exception) -> DoesNotFit | None:
-    """What a compiler's or device's complaint says in a line, if memory is what it is about."""
-    if "RESOURCE_EXHAUSTED" not in str(error):
-        return None
-    told = re.search(r"Used [\d.]+\w+ of [\d.]+\w+", str(error))
-    return DoesNotFit(
-        f"does not fit ({told[0].lower() if told else 'out of memory'} a device); take fewer rows, more fsdp, remat=all"
-        " or more accumulation"
-    )
+@contextlib.contextmanager
+def memory_told() -> Iterator[None]:
+    """A compiler's or device's complaint in a line, if memory is what it is about: DoesNotFit."""
+    import jax
+
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        told = re.search(r"Used [\d.]+\w+ of [\d.]+\w+", str(error))
+        raise DoesNotFit(
+            f"does not fit ({told[0].lower() if told else 'out of memory'} a device); take fewer rows, more fsdp,"
+            " remat=all or more accumulation"
+        ) from error
 
 
 class JobError(Exception):

@@ -31,8 +31,8 @@ def main() -> None:
 def inspect_checkpoint(path: pathlib.Path) -> None:
     from neurolm_jax.training import checkpoint
 
-    step, config = checkpoint.newest_step(path), checkpoint.read_config(path)
-    arrays = checkpoint.read_arrays(path)
+    step = checkpoint.newest_step(path)
+    config, arrays = checkpoint.read_config(path, step), checkpoint.read_arrays(path, step)
     parts: dict[str, list] = {}
     for name, array in arrays.items():
         parts.setdefault("/".join(name.split("/")[:3]), []).append(array)

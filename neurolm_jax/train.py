@@ -18,7 +18,9 @@ from ml_collections import config_flags
 from neurolm_jax import configuration
 from neurolm_jax.command import run
 from neurolm_jax.errors import UserError
+from neurolm_jax.training import preemption, processes
 from neurolm_jax.training.preemption import Notice
+from neurolm_jax.training.processes import say
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with its argument after a colon.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and metrics.")
@@ -32,8 +34,6 @@ def train(config, workdir: pathlib.Path, replay: int | None = None, notice: Noti
       replay: a step to take a closer look at instead; nothing is written.
       notice: tells when to save and end.
     """
-    configuration.check(config)  # before heavy imports
-
     import jax
 
     from neurolm_jax.outputs import locked
@@ -108,22 +108,12 @@ def build(config):
         raise UserError(f"config: {error}") from error
 
 
-def say(text: str) -> None:
-    """Once, however many processes there are."""
-    import jax
-
-    if jax.process_index() == 0:
-        print(text)
-
-
 def main() -> None:
     config, workdir = parse(sys.argv)
     if "tasks" in config.data:  # files of the user's own are found again from any folder
         names = config.data.tasks
         config.data.tasks = tuple(str(pathlib.Path(n).absolute()) if n.endswith(".py") else n for n in names)
-    from neurolm_jax.training import preemption, processes
-
-    configuration.check(config)
+    configuration.check(config)  # before heavy imports
     with preemption.noticed() as notice, processes.joined():
         train(config, workdir, _REPLAY.value, notice)
 

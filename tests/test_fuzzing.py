@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from ml_collections import ConfigDict
 from small_data import config
 
 from neurolm_jax import train
+from neurolm_jax.configuration import flat
 from neurolm_jax.data.streams import Steps
 from neurolm_jax.errors import UserError
 from neurolm_jax.training import metrics
@@ -36,14 +36,6 @@ NAMES = st.lists(st.sampled_from(["blink", "scp1", "x", "", "blink/recordings/tr
 )
 
 
-def fields(c, prefix=""):
-    for name, value in c.items():
-        if isinstance(value, ConfigDict):
-            yield from fields(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
-
-
 def value_for(old):
     if isinstance(old, bool):
         return st.booleans()
@@ -55,7 +47,7 @@ def value_for(old):
 def overrides(draw, base):
     """One to three fields of a stage's config, other than where it finds things."""
     left_alone = {"stage", "compilation_cache", "data.root", "steps", "initial.gpt2"}
-    names = dict(field for field in fields(base) if field[0] not in left_alone)
+    names = dict(field for field in flat(base) if field[0] not in left_alone)
     chosen = draw(st.lists(st.sampled_from(sorted(names)), min_size=1, max_size=3, unique=True))
     return {name: draw(value_for(names[name])) for name in chosen}
 

@@ -70,7 +70,7 @@ def test_a_run_that_is_asked_to_end_saves_and_goes_on_later(small_data, runs, tm
 def test_one_that_has_nothing_to_save_ends_at_once(small_data, runs, tmp_path):
     """Even while the compiler works, which here is a C function that does not come back."""
     hang = "import ctypes; from neurolm_jax.training import loop\n"
-    hang += "loop._memory_told = lambda: (print('compiling', flush=True), ctypes.CDLL(None).sleep(100))"
+    hang += "loop.memory_told = lambda: (print('compiling', flush=True), ctypes.CDLL(None).sleep(100))"
     job = start(small_data, runs, tmp_path / "w", hang)
     assert job.stdout.readline() == "compiling\n"
     time.sleep(0.5)

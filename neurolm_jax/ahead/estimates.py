@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from neurolm_jax.ahead import arithmetic, programs
 from neurolm_jax.ahead.chips import Chip
-from neurolm_jax.errors import out_of_memory
+from neurolm_jax.errors import memory_told
 from neurolm_jax.training import mesh as meshes
 from neurolm_jax.training.state import abstract_state, make_train_step, whole_share
 
@@ -42,12 +42,8 @@ def compiled_step(stage, mesh, quick: bool = False) -> Program:
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=NamedSharding(mesh, PartitionSpec()))
     begin = time.perf_counter()
     lowered = make_train_step(stage, mesh).lower(state, batch, key)
-    try:
+    with memory_told():
         compiled = lowered.compile(compiler_options=QUICK if quick else None)
-    except jax.errors.JaxRuntimeError as error:
-        if full := out_of_memory(error):
-            raise full from error
-        raise
     seconds, memory = time.perf_counter() - begin, compiled.memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     sizes = held, memory.temp_size_in_bytes, memory.generated_code_size_in_bytes

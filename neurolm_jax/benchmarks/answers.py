@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from neurolm_jax.benchmarks import ROUNDS
+from neurolm_jax.benchmarks import ROUNDS, in_float32
 
 CHANNELS, SECONDS, QUESTION, NEW = 23, 5, 64, 5  # tokens of the question; new tokens
 PADDED_EEG = 276  # tokens, whatever the sample has
@@ -67,10 +67,7 @@ def _stage(size):
     from configs import instruct
     from neurolm_jax import stages
 
-    config = instruct.get_config(size)
-    config.tokenizer.encoder.dtype = config.language.dtype = "float32"
-    config.tokenizer.encoder.remat = config.language.remat = "none"
-    return stages.build(config)
+    return stages.build(in_float32(instruct.get_config(size)))
 
 
 def _usual(stage):

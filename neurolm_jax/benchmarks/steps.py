@@ -10,6 +10,8 @@ import time
 
 import numpy as np
 
+from neurolm_jax.benchmarks import in_float32
+
 STAGES = ("tokenizer", "pretrain", "instruct")
 CHANNELS, SECONDS, TEXT = 23, 44, 1024  # of a row of EEG; tokens of the row of text
 SAMPLES, SAMPLE_SECONDS, QUESTION, ANSWER = 4, 5, 80, 6  # of the instruct stage; QUESTION holds the answer's tokens
@@ -81,11 +83,8 @@ def build_stage(name: str, size: str):
 
     from neurolm_jax import stages
 
-    c = importlib.import_module(f"configs.{name}").get_config(size)
+    c = in_float32(importlib.import_module(f"configs.{name}").get_config(size))
     c.update(batch_size=2, text_batch_size=1, text_length=TEXT)
-    c.tokenizer.encoder.update(dtype="float32", remat="none")
-    if "language" in c:
-        c.language.update(dtype="float32", remat="none")
     if name == "instruct":
         eeg = SAMPLES * CHANNELS * SAMPLE_SECONDS
         c.update(batch_size=1, eeg_length=eeg, row_length=eeg + SAMPLES * QUESTION, answer_length=SAMPLES * ANSWER)

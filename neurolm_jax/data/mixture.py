@@ -1,12 +1,12 @@
 """Several sources of rows in given shares."""
 
 import functools
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from neurolm_jax.data.shards import content_of
 from neurolm_jax.data.streams import Rows
 
 PERIOD = 1024  # rows, within which every source has just its share
@@ -23,7 +23,7 @@ class Mixture:
 
     def __init__(self, sources: Sequence[Rows], weights: Sequence[float], seed: int | None):
         self._sources, self._seed = sources, seed or 0
-        self.content = hashlib.sha256(" ".join(source.content for source in sources).encode()).hexdigest()
+        self.content = content_of(sources)
         self._counts = apportion(np.asarray(weights, float), PERIOD)
 
     def __len__(self) -> int:

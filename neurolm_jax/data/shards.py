@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Iterable
 
 from neurolm_jax.data import remote
+from neurolm_jax.data.streams import Rows
 from neurolm_jax.errors import UserError
 from neurolm_jax.outputs import appearing_folder
 
@@ -36,9 +37,9 @@ class Shards:
         return self.manifest["content_hash"]
 
 
-def content_of(parts: Iterable[Shards]) -> str:
-    """Of several folders, in their order."""
-    return hashlib.sha256(" ".join(shards.content for shards in parts).encode()).hexdigest()
+def content_of(parts: Iterable[Shards | Rows]) -> str:
+    """Hash of all that several folders, or sources of rows, hold, in their order."""
+    return hashlib.sha256(" ".join(part.content for part in parts).encode()).hexdigest()
 
 
 class Writer:

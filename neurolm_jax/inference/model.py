@@ -37,11 +37,11 @@ def load_trained(workdir: str | pathlib.Path) -> Trained:
     Raises:
       UserError: there is none, or it is of another stage.
     """
-    mesh = make_mesh()
-    stage, weights = restore_stage(workdir, mesh)
+    mesh, step = make_mesh(), newest_step(workdir)
+    stage, weights = restore_stage(workdir, mesh, step)
     if stage.config.stage != "instruct":
         raise UserError(f"{workdir}: a checkpoint of stage {stage.config.stage}; only instruct answers questions")
-    return Trained(stage, weights, mesh, newest_step(workdir), written_at(workdir))
+    return Trained(stage, weights, mesh, step, written_at(workdir, step))
 
 
 def trusted_tasks(workdir: str | pathlib.Path, config, trust_code: bool) -> tuple[str, ...]:

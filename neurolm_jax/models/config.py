@@ -9,6 +9,7 @@ import dataclasses
 PATCH_SAMPLES = 200  # one second at 200 Hz
 # What the backward pass computes anew, to save memory: nothing; all but matrix products and attention; everything.
 REMAT = ("none", "products", "all")
+PATCH_NORMS = ("patch", "row")
 SPECTRUM_BINS = 100  # lower half of the 200-bin amplitude spectrum (paper, section 2.2)
 
 
@@ -44,7 +45,7 @@ class EncoderConfig:
     remat: str = "none"
 
     def __post_init__(self):
-        if self.patch_norm not in ("patch", "row"):
+        if self.patch_norm not in PATCH_NORMS:
             raise ValueError(f"patch_norm must be 'patch' or 'row', not {self.patch_norm!r}")
         _check_heads("encoder", self.width, self.heads)
         _check_remat("encoder", self.remat)

@@ -14,10 +14,11 @@ def restore_weights(workdir: str, mesh: Mesh) -> Weights:
     return stage.plain(weights)
 
 
-def restore_stage(workdir: str, mesh: Mesh) -> tuple[Stage, Weights]:
-    """The stage itself, from the config in its newest checkpoint, and its weights."""
-    stage = build(checkpoint.read_config(workdir))
-    return stage, checkpoint.restore_weights(workdir, abstract_state(stage, mesh).weights)
+def restore_stage(workdir: str, mesh: Mesh, step: int | None = None) -> tuple[Stage, Weights]:
+    """The stage itself, from the config in a checkpoint, or its newest, and its weights."""
+    step = checkpoint.newest_step(workdir) if step is None else step  # found once: it takes reading all of them
+    stage = build(checkpoint.read_config(workdir, step))
+    return stage, checkpoint.restore_weights(workdir, step, abstract_state(stage, mesh).weights)
 
 
 def restore_run(

@@ -190,8 +190,6 @@ def newest_step(workdir: str | pathlib.Path, parts: Sequence[str] = READ, before
         faults.append(f"{folder(workdir) / str(step)}: {wrong}")
     if faults:
         raise UserError(f"{faults[0]}, and there is no whole checkpoint before it; train that stage again")
-    if before is not None:
-        raise UserError(f"{workdir}: no checkpoint before step {before} is kept; raise config.keep_checkpoints")
     raise UserError(f"{workdir}: no checkpoint in it; train that stage first")
 
 
@@ -209,10 +207,10 @@ def restore(workdir: str | pathlib.Path, step: int, abstract: TrainState) -> tup
     return TrainState(count, found.weights, found.optimizer, found.health), progress
 
 
-def restore_weights(workdir: str | pathlib.Path, abstract_weights):
-    """The newest weights alone, without what a run needs to go on."""
+def restore_weights(workdir: str | pathlib.Path, step: int, abstract_weights):
+    """Weights alone, without what a run needs to go on."""
     items = ocp.args.Composite(weights=ocp.args.StandardRestore(abstract_weights))
-    return _read(workdir, newest_step(workdir), items).weights
+    return _read(workdir, step, items).weights
 
 
 def newest_to_go_on(workdir: str | pathlib.Path) -> int | None:
@@ -241,22 +239,23 @@ def newest_to_go_on(workdir: str | pathlib.Path) -> int | None:
     return step
 
 
-def written_at(workdir: str | pathlib.Path) -> str:
-    """When the newest checkpoint was finished, in nanoseconds: no other one of any training has the same.
+def written_at(workdir: str | pathlib.Path, step: int | None = None) -> str:
+    """When a checkpoint, or the newest, was finished, in nanoseconds: no other one of any training has the same.
 
     Raises:
       UserError: it does not tell.
     """
-    file = folder(workdir) / str(newest_step(workdir)) / "_CHECKPOINT_METADATA"
+    step = newest_step(workdir) if step is None else step
+    file = folder(workdir) / str(step) / integrity.METADATA
     try:
         return str(int(json.loads(file.read_text())["commit_timestamp_nsecs"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: does not tell when the checkpoint was written ({error})") from error
 
 
-def read_config(workdir: str | pathlib.Path) -> ConfigDict:
-    """The config that the newest checkpoint was trained with."""
-    return ConfigDict(read_meta(workdir)["config"])
+def read_config(workdir: str | pathlib.Path, step: int | None = None) -> ConfigDict:
+    """The config that a checkpoint, or the newest, was trained with."""
+    return ConfigDict(read_meta(workdir, step)["config"])
 
 
 def read_meta(workdir: str | pathlib.Path, step: int | None = None) -> dict:
@@ -265,9 +264,9 @@ def read_meta(workdir: str | pathlib.Path, step: int | None = None) -> dict:
     return _read(workdir, step, ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
 
 
-def read_arrays(workdir: str | pathlib.Path) -> dict[str, np.ndarray]:
-    """Every weight of the newest checkpoint by its path, on this machine, wherever it was trained."""
-    step = newest_step(workdir)
+def read_arrays(workdir: str | pathlib.Path, step: int | None = None) -> dict[str, np.ndarray]:
+    """Every weight of a checkpoint, or the newest, by its path, on this machine, wherever it was trained."""
+    step = newest_step(workdir) if step is None else step
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     described = ocp.StandardCheckpointHandler().metadata(folder(workdir) / str(step) / "weights").tree
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), described)

@@ -9,7 +9,7 @@ import jax
 from tqdm import tqdm
 
 from neurolm_jax.data import streams
-from neurolm_jax.errors import out_of_memory
+from neurolm_jax.errors import memory_told
 from neurolm_jax.training import faults, metrics
 from neurolm_jax.training.checkpoint import Checkpoints, Progress
 from neurolm_jax.training.gradients import weighted
@@ -83,7 +83,7 @@ class Loop:
                 tokens, batch, damaged = next(batches)
             clock.batch(time.perf_counter() - waiting, tokens)
             self._damaged.add(damaged)
-            with self._watchdog.phase("compile" if self._compiles else "step", step), _memory_told():
+            with self._watchdog.phase("compile" if self._compiles else "step", step), memory_told():
                 if step == 1:
                     state = prepare(self._stage, self._mesh, state, batch, rng)
                 state, measured = self._train_step(state, batch, rng)
@@ -151,14 +151,3 @@ def _best(best, step, loss):
     if not math.isfinite(loss) or (best and loss >= best["validation_loss"]):
         return best
     return {"step": step, "validation_loss": loss}
-
-
-@contextlib.contextmanager
-def _memory_told():
-    """A program that devices have no memory for, in one line."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if full := out_of_memory(error):
-            raise full from error
-        raise

@@ -81,6 +81,14 @@ def meet(name: str, wait: float = LONG) -> None:
         multihost.sync_global_processes(name, timeout=round(wait), processes=set(range(jax.process_count())))
 
 
+def say(text: str) -> None:
+    """Print once, however many processes there are."""
+    import jax
+
+    if jax.process_index() == 0:
+        print(text)
+
+
 def _read(environment):
     given = " ".join(f"{name}={environment.get(name, '')}" for name in VARIABLES)
     host, _, port = environment[COORDINATOR].rpartition(":")

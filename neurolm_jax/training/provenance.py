@@ -7,6 +7,7 @@ import subprocess
 
 from ml_collections import ConfigDict
 
+from neurolm_jax.configuration import flat
 from neurolm_jax.errors import UserError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -62,7 +63,7 @@ def git_state() -> str:
 
 def changes(before: dict, now: ConfigDict) -> dict[str, tuple]:
     """Fields of two configs that differ, by their dotted names: (before, now); None where there is none."""
-    old, new = _flat(before), _flat(now.to_dict())
+    old, new = _as_json(ConfigDict(before)), _as_json(now)
     names = sorted(old.keys() | new.keys())
     return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 
@@ -97,12 +98,6 @@ def _harmless(name):
     return any(name == field or name.startswith(f"{field}.") for field in HARMLESS)
 
 
-def _flat(fields, prefix=""):
-    """Nested fields by dotted names; tuples as the lists that JSON makes of them."""
-    found = {}
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = list(value) if isinstance(value, tuple) else value
-    return found
+def _as_json(config):
+    """Fields by their dotted names; tuples as the lists that JSON makes of them."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in flat(config)}

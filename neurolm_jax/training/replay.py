@@ -10,9 +10,9 @@ import numpy as np
 from neurolm_jax.data.streams import Steps, without_faults
 from neurolm_jax.errors import UserError
 from neurolm_jax.training import checkpoint, faults, metrics, provenance
-from neurolm_jax.training.gradients import loss_and_gradients, weighted
+from neurolm_jax.training.gradients import weighted
 from neurolm_jax.training.mesh import on_mesh, put_batch
-from neurolm_jax.training.state import make_train_step, prepare
+from neurolm_jax.training.state import make_train_step, prepare, step_gradients
 
 SHOWN = 5
 
@@ -48,8 +48,7 @@ def look_at(step: int, stage, mesh, workdir: pathlib.Path, restore: Callable, so
         if earlier < step:
             state, _ = train_step(state, placed, rng)
 
-    rng = jax.random.fold_in(rng, state.step)
-    terms, gradients = _looked(stage, mesh)(state, put_batch(mesh, batch), rng)
+    terms, gradients = _looked(stage, mesh)(state, placed, rng)
     found = {"terms": metrics.scalars(terms), "gradients": _not_finite(gradients), "rows": {}}
     print(f"{workdir}: step {step} of {config.stage}, batch {position}, from the checkpoint of step {start}")
     print("  " + ", ".join(f"{name} {value:g}" for name, value in found["terms"].items()))
@@ -80,11 +79,7 @@ def _looked(stage, mesh):
     """(state, batch, rng) -> loss and its terms; the largest absolute value of each gradient, nan if one is."""
 
     def looked(state, batch, rng):
-        rng_terms, _ = jax.random.split(rng)
-        progress = state.step / stage.config.steps
-        gradients, terms = loss_and_gradients(
-            stage, state.weights, batch, rng_terms, progress, stage.config.accumulation
-        )
+        gradients, terms, _ = step_gradients(stage, state, batch, rng)
         losses = terms.losses | {"loss": weighted(stage, terms.losses)}
         return losses, jax.tree.map(lambda g: jnp.max(jnp.abs(g)), gradients)
 

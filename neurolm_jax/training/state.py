@@ -47,21 +47,26 @@ def state_shardings(stage, mesh: Mesh) -> TrainState:
     return jax.tree.map(lambda leaf: leaf.sharding, abstract_state(stage, mesh))
 
 
-def make_train_step(stage, mesh: Mesh) -> Callable:
-    """(state, batch, rng) -> (state, metrics), jitted; the state's buffers are reused.
+def step_gradients(stage, state: TrainState, batch, rng: jax.Array) -> tuple[Any, Any, jax.Array]:
+    """Gradients and terms of a step's batch, and a key for what the stage learns beside them.
 
-    ``rng`` is the run's key, from which every step derives its own. A step whose loss or gradient is not finite changes
-    nothing but the state's count of such steps.
+    ``rng`` is the run's key, from which every step derives its own.
+    """
+    rng_terms, rng_learn = jax.random.split(jax.random.fold_in(rng, state.step))
+    progress = state.step / stage.config.steps
+    return *loss_and_gradients(stage, state.weights, batch, rng_terms, progress, stage.config.accumulation), rng_learn
+
+
+def make_train_step(stage, mesh: Mesh) -> Callable:
+    """(state, batch, the run's key) -> (state, metrics), jitted; the state's buffers are reused.
+
+    A step whose loss or gradient is not finite changes nothing but the state's count of such steps.
     """
     config = stage.config
     optimizer = make_optimizer(config)
 
     def train_step(state: TrainState, batch, rng):
-        rng = jax.random.fold_in(rng, state.step)
-        progress = state.step / config.steps
-
-        rng_terms, rng_learn = jax.random.split(rng)
-        gradients, terms = loss_and_gradients(stage, state.weights, batch, rng_terms, progress, config.accumulation)
+        gradients, terms, rng_learn = step_gradients(stage, state, batch, rng)
         rate = learning_rate(config)(state.step)
         directions, moments = optimizer.update(gradients, state.optimizer, state.weights.params)
         params = jax.tree.map(lambda p, direction: p - rate * direction, state.weights.params, directions)
