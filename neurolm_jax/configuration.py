@@ -115,7 +115,8 @@ def check(c: ConfigDict) -> None:
             raise UserError(f"config.{name}: must lie between 0 and 1, not {c[name]}")
     _check_lengths(c)
     weights = c.data.get("weights", ())
-    if weights and (len(weights) != len(c.data.train) or min(weights) < 0 or sum(weights) == 0):
+    numbers = all(isinstance(weight, (int, float)) and math.isfinite(weight) for weight in weights)
+    if weights and (not numbers or len(weights) != len(c.data.train) or min(weights) < 0 or sum(weights) == 0):
         raise UserError(f"config.data.weights: want a weight for each of {', '.join(c.data.train)}, not {weights}")
     for name, value in c.initial.items():
         if not value and name != "gpt2":

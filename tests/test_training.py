@@ -125,6 +125,16 @@ def test_fields_are_checked_before_anything_is_made(small_data, runs, tmp_path):
         with pytest.raises(UserError, match=field):
             train.train(config("tokenizer", small_data, runs, **{field: value}), tmp_path / "w")
     c = config("pretrain", small_data, runs)
+    for weights in (("blink",) * 3, (float("nan"), 1.0, 1.0), (1.0, 1.0)):
+        c.data.weights = weights
+        with pytest.raises(UserError, match="config.data.weights: want a weight for each of"):
+            train.train(c, tmp_path / "w")
+    c = config("instruct", small_data, runs)
+    for tasks, said in (((), "want one or more"), (("x",), "unknown task 'x'")):
+        c.data.tasks = tasks
+        with pytest.raises(UserError, match=f"config.data.tasks: {said}"):
+            train.train(c, tmp_path / "w")
+    c = config("pretrain", small_data, runs)
     c.language.heads = 5
     with pytest.raises(UserError, match="width 32 is not divisible by 5 heads"):
         train.train(c, tmp_path / "w")

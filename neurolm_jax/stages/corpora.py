@@ -56,7 +56,10 @@ def tasks(config, *splits: str) -> list[tuple[Task, Shards]]:
     """The config's tasks with the shards of some splits; what is not a test part is checked against every test part."""
     if not config.data.tasks:
         raise UserError("config.data.tasks: want one or more")
-    found = [load_task(name) for name in config.data.tasks]
+    try:
+        found = [load_task(name) for name in config.data.tasks]
+    except UserError as error:
+        raise UserError(f"config.data.tasks: {error}") from error
     for task in found:
         if [other.name for other in found].count(task.name) > 1:
             raise UserError(f"config.data.tasks: {task.name} is there more than once")
