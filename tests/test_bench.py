@@ -1,6 +1,7 @@
 """The benchmarks run and count what they say; their speeds are no matter of a test."""
 
 import json
+import subprocess
 import sys
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from neurolm_jax import bench
-from neurolm_jax.benchmarks import steps
+from neurolm_jax.benchmarks import peak_memory, steps
 from neurolm_jax.benchmarks.rows import bench_data
 
 
@@ -42,6 +43,14 @@ def test_steps_are_of_the_rows_that_are_told(name):
     for key, (row, size) in want.items():
         found = jax.tree.map(lambda x, size=size: ((size, *np.shape(x)), np.asarray(x).dtype), row)
         assert made[key] == found
+
+
+def test_peak_memory_is_of_this_process_alone():
+    """Also where the process that started it holds, or held, far more."""
+    held = np.ones(1 << 28, np.uint8)
+    code = "from neurolm_jax.benchmarks import peak_memory; print(peak_memory())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0.005 < float(done.stdout) < 0.2 and peak_memory() > len(held) / 2**30
 
 
 @pytest.mark.slow

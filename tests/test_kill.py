@@ -18,4 +18,4 @@ def test_stages_and_shards_survive_kills(tmp_path):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found = json.loads(done.stdout[done.stdout.index("{") :])
     assert found["killed"] >= 20 and min(found["kills"].values()) > 0 and not found["faults"]
-    assert found["steps_lost_at_most"] < 2 * found["interval"]
+    assert found["steps_lost_at_most"] <= 2 * found["interval"]

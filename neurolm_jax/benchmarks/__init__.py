@@ -1,5 +1,8 @@
 """What is measured, and the usual way it is compared with."""
 
+import pathlib
+import re
+
 ROUNDS = 3  # of each way, in turns; the best counts
 
 
@@ -9,3 +12,10 @@ def in_float32(config):
         if model is not None:
             model.update(dtype="float32", remat="none")
     return config
+
+
+def peak_memory() -> float:
+    """GB that this process has held at most. Not of ``getrusage``, which begins with what the process that started this
+    one held."""
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**20

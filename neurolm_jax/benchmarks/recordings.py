@@ -6,15 +6,13 @@ import pathlib
 import tempfile
 import time
 
-from neurolm_jax.benchmarks import ROUNDS
+from neurolm_jax.benchmarks import ROUNDS, peak_memory
 
 MANY = 12  # recordings
 
 
 def bench_prepare(hours: float) -> dict[str, float]:
     """Hours per core-minute of both ways, their ratio, and of two processes to one; best of ``ROUNDS`` turns."""
-    import resource
-
     from neurolm_jax.corpus import build, sources
     from neurolm_jax.eeg.preprocessing import Preprocessing
 
@@ -30,7 +28,7 @@ def bench_prepare(hours: float) -> dict[str, float]:
             begin = time.process_time()
             build.build([file], root / f"one-{turn}", settings, "bench")
             seconds["one"].append(time.process_time() - begin)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        peak = peak_memory()
         for i in range(1, MANY):
             os.link(file, root / "in" / f"{i}.edf")
         found, _ = sources.find([root / "in"])

@@ -5,7 +5,7 @@ import pathlib
 import tempfile
 import time
 
-from neurolm_jax.benchmarks import ROUNDS
+from neurolm_jax.benchmarks import ROUNDS, peak_memory
 
 LENGTH = 1024  # tokens in a row of size B
 BLOCK = 320  # seconds of one made recording
@@ -54,8 +54,6 @@ def bench_data(hours: float) -> dict[str, float]:
 
 def bench_plan(hours: float) -> dict[str, float]:
     """Seconds and gigabytes of opening the manifest, planning and shuffling, and of the first batch."""
-    import resource
-
     import numpy as np
 
     from neurolm_jax.data import shards
@@ -77,7 +75,7 @@ def bench_plan(hours: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder)
         shards.write_manifest(path, {"kind": "eeg", "split": "train"}, [], _made_index(hours), [])
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_memory()
         begin = time.perf_counter()
         manifest = shards.read_manifest(path)
         index = manifest["index"]
@@ -96,8 +94,8 @@ def bench_plan(hours: float) -> dict[str, float]:
         "manifest read, seconds": read - begin,
         "planned and shuffled, seconds": planned - read,
         "first batch of 480 rows, seconds": end - planned,
-        "peak memory of the process, GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-        "of which before, GB": before / 2**20,
+        "peak memory of the process, GB": peak_memory(),
+        "of which before, GB": before,
     }
 
 

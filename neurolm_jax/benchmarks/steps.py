@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from neurolm_jax.benchmarks import in_float32
+from neurolm_jax.benchmarks import in_float32, peak_memory
 
 STAGES = ("tokenizer", "pretrain", "instruct")
 CHANNELS, SECONDS, TEXT = 23, 44, 1024  # of a row of EEG; tokens of the row of text
@@ -42,8 +42,6 @@ def _alone(function, *arguments):
 
 
 def _measure(name, size):
-    import resource
-
     import jax
 
     from neurolm_jax.ahead import arithmetic
@@ -72,7 +70,7 @@ def _measure(name, size):
         "GFLOP a step": needed / 1e9,
         "GFLOP/second": needed / seconds / 1e9,
         "of the best matrix product": needed / seconds / statistics.median(products),
-        "peak memory, GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "peak memory, GB": peak_memory(),
         "seconds of the first step": first,
     }
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from neurolm_jax.benchmarks import steps
+from neurolm_jax.benchmarks import peak_memory, steps
 
 PADDED_ROW, PADDED_EEG, PADDED_TEXT = 1024, 276, 80  # tokens
 TOKENS, CHANNEL_TABLE, SECOND_TABLE, POSITIONS = 50304, 256, 64, 1024
@@ -159,8 +159,6 @@ class NeuroLM(nn.Module):
 
 def measure(name: str, size: str) -> dict[str, float]:
     """Valid EEG tokens a second of full steps, and peak memory, on as many threads as there are cores."""
-    import resource
-
     torch.manual_seed(0)
     c = steps.build_stage(name, size).config
     text = torch.randint(0, 50000, (1, steps.TEXT + 1))
@@ -189,7 +187,7 @@ def measure(name: str, size: str) -> dict[str, float]:
     return {
         "valid EEG tokens/second": float(eeg["valid"].sum()) / seconds,
         "seconds a step": seconds,
-        "peak memory, GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "peak memory, GB": peak_memory(),
     }
 
 
