@@ -7,14 +7,21 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from neurolm_jax import huge_pages
 from neurolm_jax.errors import JobError, UserError
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG}
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], None], computes: bool = False) -> None:
     """Call ``main`` and leave with its exit code: 0 done, 2 bad usage or input, 1 (a lost
-    process, or a traceback) anything else."""
+    process, or a traceback) anything else.
+
+    Args:
+      computes: on much memory, see ``huge_pages``.
+    """
+    if computes and main.__module__ == "__main__":
+        huge_pages.ask_for_them()
     try:
         main()
     except UserError as error:

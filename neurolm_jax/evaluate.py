@@ -61,4 +61,4 @@ def _evaluate(arguments):
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, computes=True)

@@ -140,4 +140,4 @@ def parse_flags(argv: list[str], *needed: str) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, computes=True)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neurolm_jax.models.attention import Intervals, attend, bidirectional, interval_attention, staircase
+from neurolm_jax.models.kernels import blockwise
 
 LENGTH = 3 * (3 * 3 + 3)  # the longest row
 
@@ -94,6 +95,20 @@ def test_kernels_and_their_gradients_equal_attention_at_once(device, length):
     for intervals in packed(length, length):
         want, back = jax.vjp(lambda *qkv: at_once(*qkv, intervals), *arrays[:3])  # noqa: B023
         got, our_back = jax.vjp(lambda *qkv: attend(*qkv, *intervals, device, device != "cpu"), *arrays[:3])  # noqa: B023
+        np.testing.assert_allclose(got, want, atol=1e-5)
+        for ours, theirs in zip(our_back(arrays[3]), back(arrays[3])):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_long_rows_differ_in_length_by_several_blocks(monkeypatch):
+    """As rows beyond 2,048 tokens do, here with blocks of 16 and three lengths of a run of keys."""
+    monkeypatch.setattr(blockwise, "BLOCK", 16)
+    monkeypatch.setattr(blockwise, "LENGTHS", 3)
+    rng = np.random.default_rng(3)
+    arrays = jnp.array(rng.standard_normal((4, 2, 203, 2, 8)), jnp.float32)
+    for intervals in packed(203, 3):
+        want, back = jax.vjp(lambda *qkv: at_once(*qkv, intervals), *arrays[:3])  # noqa: B023
+        got, our_back = jax.vjp(lambda *qkv: attend(*qkv, *intervals, "cpu"), *arrays[:3])  # noqa: B023
         np.testing.assert_allclose(got, want, atol=1e-5)
         for ours, theirs in zip(our_back(arrays[3]), back(arrays[3])):
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
