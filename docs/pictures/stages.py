@@ -2,8 +2,8 @@
 
   python docs/pictures/stages.py [FILE.svg]
 
-Plain SVG: boxes, arrows and words in the fonts of the reader's browser. The traces are sums of sines, drawn to look like
-EEG and to mean nothing.
+Plain SVG: boxes, arrows and words in the fonts of the reader's browser. The traces are sums of sines, drawn to look
+like EEG and to mean nothing.
 """
 
 import html

@@ -37,8 +37,9 @@ class RowSize:
 class Augmentation:
     """Changes drawn anew for every sample in every epoch; zeros leave it as it is.
 
-    scale: deviation of the log of a gain common to all channels.
-    offset: deviation of a constant added to each channel, microvolts.
+    Attributes:
+      scale: deviation of the log of a gain common to all channels.
+      offset: deviation of a constant added to each channel, microvolts.
     """
 
     scale: float = 0.0

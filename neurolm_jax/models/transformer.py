@@ -22,8 +22,9 @@ def named(initializer: Callable, *axes: str | None) -> Callable:
 class Linear(nn.Module):
     """A dense layer, kernel [in, out], initialised to a normal of deviation 0.02.
 
-    lora_rank: of a low-rank term that is added to the kernel, ``lora_down @ lora_up * lora_scale``, at first zero
-        (LoRA, Hu et al. 2021); 0 for none.
+    Attributes:
+      lora_rank: of a low-rank term that is added to the kernel, ``lora_down @ lora_up * lora_scale``, at first zero
+          (LoRA, Hu et al. 2021); 0 for none.
     """
 
     features: int
@@ -88,7 +89,7 @@ class Embedding(nn.Module):
     axes: tuple[str | None, str | None] = (None, "embed")
     dtype: Dtype = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         normal = nn.initializers.normal(0.02)
         self.table = self.param("table", named(normal, *self.axes), (self.rows, self.width), jnp.float32)
 

@@ -1,5 +1,7 @@
 """The four stages: language, tokenizer, pretrain, instruct."""
 
+from ml_collections import ConfigDict
+
 from neurolm_jax.errors import UserError
 from neurolm_jax.stages.base import Stage, Terms, Weights
 
@@ -8,7 +10,7 @@ __all__ = ["NAMES", "Stage", "Terms", "Weights", "build"]
 NAMES = ("language", "tokenizer", "pretrain", "instruct")
 
 
-def build(config) -> Stage:
+def build(config: ConfigDict) -> Stage:
     """The stage that a config describes."""
     from neurolm_jax.stages.instruct import InstructStage
     from neurolm_jax.stages.language import LanguageStage
