@@ -114,7 +114,7 @@ class DialogueRows:
     def __len__(self) -> int:
         return len(self._plan)
 
-    def __getitem__(self, index: int) -> dict[str, dict[str, np.ndarray]]:
+    def __getitem__(self, index: int) -> dict[str, dict[str, np.ndarray]] | Damaged:
         epoch, samples = self._plan.row(index)
         found, faults = [], []
         for sample in samples:

@@ -57,7 +57,7 @@ class EEGRows:
     def __len__(self) -> int:
         return len(self._plan)
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, index: int) -> dict[str, np.ndarray] | Damaged:
         epoch, samples = self._plan.row(index)
         row = empty_shard_row(self._length)
         place, faults = 0, []

@@ -76,7 +76,7 @@ def preprocess(raw: "mne.io.BaseRaw", settings: Preprocessing, name: str, channe
     if settings.mains and settings.mains < nyquist:
         raw.notch_filter(settings.mains, picks="all", verbose="error")
     raw.resample(RATE, verbose="error")
-    return Signal(np.float32(raw.get_data() * 1e6), electrodes)
+    return Signal(np.asarray(raw.get_data() * 1e6, np.float32), electrodes)
 
 
 def check_rate(raw: "mne.io.BaseRaw", name: str) -> None:

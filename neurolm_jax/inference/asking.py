@@ -78,7 +78,7 @@ class Answers:
     @property
     def answer(self) -> str | None:
         """The answer for the whole recording, None for free text."""
-        return max(self.overall, key=self.overall.get) if self.overall else None
+        return max(self.overall, key=self.overall.__getitem__) if self.overall else None
 
     def to_dict(self) -> dict:
         """All of it, as JSON has it."""

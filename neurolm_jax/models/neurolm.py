@@ -57,7 +57,7 @@ class LanguageModel(nn.Module):
         c = self.config
         shape = (c.layers, x.shape[0], x.shape[1] + room, c.heads, c.width // c.heads)
         empty = jnp.zeros(shape, jnp.dtype(c.dtype))
-        return self.stack(x, intervals, cache=Cache(empty, empty))[1]
+        return self.stack(x, intervals, cache=Cache(empty, empty))[1]  # type: ignore[return-value]  # one was given
 
     def go_on(
         self,
@@ -71,8 +71,8 @@ class LanguageModel(nn.Module):
 
         seen: bool [B, Q, M], which places of the cache each of them sees.
         """
-        x, cache = self.stack(self.embed(tokens, position), seen, cache=cache, place=place)
-        return self.final_norm(x), cache
+        x, after = self.stack(self.embed(tokens, position), seen, cache=cache, place=place)
+        return self.final_norm(x), after  # type: ignore[return-value]  # one was given
 
     def classes(self) -> jax.Array:
         """The output layer [V, W]: text tokens, then EEG codes."""

@@ -17,7 +17,7 @@ def build(config: ConfigDict) -> Stage:
     from neurolm_jax.stages.pretrain import PretrainStage
     from neurolm_jax.stages.tokenizer import TokenizerStage
 
-    stages = dict(zip(NAMES, (LanguageStage, TokenizerStage, PretrainStage, InstructStage)))
+    stages: dict[str, type] = dict(zip(NAMES, (LanguageStage, TokenizerStage, PretrainStage, InstructStage)))
     if config.stage not in stages:
         raise UserError(f"stage: {config.stage!r} is not one of {', '.join(NAMES)}")
     return stages[config.stage](config)

@@ -40,8 +40,8 @@ class TokenizerStage(Stage):
         rng_params, rng_codebook = jax.random.split(rng)
         patches = jnp.zeros((1, 1, 200))
         params = Tokenizer(self.model_config).init(rng_params, patches, rows, rows, rows)["params"]
-        table = jnp.zeros((self.config.text_vocabulary, self.model_config.encoder.width))
-        table = nn.LogicallyPartitioned(table, ("vocabulary", "embed"))
+        zeros = jnp.zeros((self.config.text_vocabulary, self.model_config.encoder.width))
+        table = nn.LogicallyPartitioned(zeros, ("vocabulary", "embed"))
         return Weights(params, {"state": with_axes(create_state(self.model_config, rng_codebook)), "text": table})
 
     def inherit(self, weights: Weights, restore: Callable[[str], Weights]) -> Weights:
