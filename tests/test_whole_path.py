@@ -15,8 +15,10 @@ from neurolm_jax.training import metrics
 @pytest.fixture(scope="module")
 def run(runs):
     found = evaluate(runs / "instruct")
-    (runs / "instruct" / "evaluation.json").write_text(json.dumps(found))
-    return runs
+    file = runs / "instruct" / "evaluation.json"
+    file.write_text(json.dumps(found))
+    yield runs
+    file.unlink()  # other tests ask the same model, and would be given its temperatures
 
 
 def test_evaluation_reads_every_test_window(run):
