@@ -4,13 +4,15 @@
     --config.data.root=tasks --config.initial.pretrain=runs/b/pretrain
 """
 
+from ml_collections import ConfigDict
+
 from configs import sizes
 from neurolm_jax.configuration import base
 
 _LEARNING_RATE = {"b": 5e-4, "l": 5e-5, "xl": 2e-5}
 
 
-def get_config(size: str = "b"):
+def get_config(size: str = "b") -> ConfigDict:
     c = base("instruct")
     c.tokenizer = sizes.tokenizer(size)
     c.language = sizes.language(size)

@@ -4,11 +4,13 @@
     --config.initial.gpt2=gpt2/model.safetensors --config.steps=0
 """
 
+from ml_collections import ConfigDict
+
 from configs import sizes
 from neurolm_jax.configuration import base
 
 
-def get_config(size: str = "b"):
+def get_config(size: str = "b") -> ConfigDict:
     c = base("language")
     c.language = sizes.language(size)
     c.initial.gpt2 = ""  # a .safetensors file or the folder of one; "" starts from random weights

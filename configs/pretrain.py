@@ -4,11 +4,13 @@
     --config.data.root=corpus --config.initial.language=runs/b/language --config.initial.tokenizer=runs/b/tokenizer
 """
 
+from ml_collections import ConfigDict
+
 from configs import sizes
 from neurolm_jax.configuration import base
 
 
-def get_config(size: str = "b"):
+def get_config(size: str = "b") -> ConfigDict:
     c = base("pretrain")
     c.tokenizer = sizes.tokenizer(size)
     c.language = sizes.language(size)

@@ -8,13 +8,15 @@ stages that the quickstart left under runs/quickstart.
 
 import importlib
 
+from ml_collections import ConfigDict
+
 from neurolm_jax.errors import UserError
 from neurolm_jax.stages import NAMES
 
 ROOT = "runs/quickstart"
 
 
-def get_config(stage: str):
+def get_config(stage: str) -> ConfigDict:
     if stage not in NAMES:
         raise UserError(f"quickstart.py:{stage}: the stages are {', '.join(NAMES)}")
     c = importlib.import_module(f"configs.{stage}").get_config("quickstart")

@@ -6,11 +6,13 @@
 The encoder's width is GPT-2 small's for every size, so the language stage whose embedding it is aligned with is size b.
 """
 
+from ml_collections import ConfigDict
+
 from configs import sizes
 from neurolm_jax.configuration import base
 
 
-def get_config(size: str = "b"):
+def get_config(size: str = "b") -> ConfigDict:
     c = base("tokenizer")
     c.tokenizer = sizes.tokenizer(size)
     c.row_length = 1024  # EEG tokens in a row

@@ -154,6 +154,6 @@ def test_code_that_a_checkpoint_names_is_not_run_unasked(runs, tmp_path):
 
 
 def test_requirements_are_pinned():
-    for file in ("requirements.txt", "requirements-extras.txt"):
+    for file in ("requirements.txt", "requirements-extras.txt", "docs/requirements.txt"):
         for line in (ROOT / file).read_text().splitlines():
             assert not line or line.startswith("#") or re.fullmatch(r"[\w.-]+(\[\w+\])?==[\w.]+", line), line

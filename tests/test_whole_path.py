@@ -1,6 +1,8 @@
 """From prepared shards to the page: evaluate and report over tiny stages."""
 
 import json
+import pathlib
+import re
 
 import pytest
 
@@ -13,8 +15,10 @@ from neurolm_jax.training import metrics
 @pytest.fixture(scope="module")
 def run(runs):
     found = evaluate(runs / "instruct")
-    (runs / "instruct" / "evaluation.json").write_text(json.dumps(found))
-    return runs
+    file = runs / "instruct" / "evaluation.json"
+    file.write_text(json.dumps(found))
+    yield runs
+    file.unlink()  # other tests ask the same model, and would be given its temperatures
 
 
 def test_evaluation_reads_every_test_window(run):
@@ -25,6 +29,14 @@ def test_evaluation_reads_every_test_window(run):
         assert 0 <= task["balanced_accuracy"] <= 1 and 0 <= task["unreadable"] <= 1
     assert 0 < found["codebook"]["used_fraction"] <= 1
     assert sum(found["codebook"]["counts"]) == 12 * 8 + 12 * 3 + 12 * 14
+
+
+@pytest.mark.parametrize("stage", ["language", "tokenizer", "pretrain", "instruct"])
+def test_the_pages_name_what_is_logged(runs, stage):
+    pages = [pathlib.Path(__file__).parents[1] / "docs" / "stages" / f"{page}.md" for page in ("index", stage)]
+    told = {word for page in pages for word in re.findall(r"`([a-z_]+)`", page.read_text())}
+    logged = {name.removeprefix("validation_") for line in metrics.read(runs / stage) for name in line}
+    assert len(logged) > 12 and logged <= told, logged - told
 
 
 def test_one_task_on_validation(run):

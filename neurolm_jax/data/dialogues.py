@@ -37,8 +37,9 @@ class RowSize:
 class Augmentation:
     """Changes drawn anew for every sample in every epoch; zeros leave it as it is.
 
-    scale: deviation of the log of a gain common to all channels.
-    offset: deviation of a constant added to each channel, microvolts.
+    Attributes:
+      scale: deviation of the log of a gain common to all channels.
+      offset: deviation of a constant added to each channel, microvolts.
     """
 
     scale: float = 0.0
@@ -113,7 +114,7 @@ class DialogueRows:
     def __len__(self) -> int:
         return len(self._plan)
 
-    def __getitem__(self, index: int) -> dict[str, dict[str, np.ndarray]]:
+    def __getitem__(self, index: int) -> dict[str, dict[str, np.ndarray]] | Damaged:
         epoch, samples = self._plan.row(index)
         found, faults = [], []
         for sample in samples:

@@ -1,7 +1,7 @@
 """Rows of EEG tokens for the tokenizer and for autoregression."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,7 +57,7 @@ class EEGRows:
     def __len__(self) -> int:
         return len(self._plan)
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, index: int) -> dict[str, np.ndarray] | Damaged:
         epoch, samples = self._plan.row(index)
         row = empty_shard_row(self._length)
         place, faults = 0, []
@@ -110,7 +110,7 @@ class EEGRows:
             yield record, x
 
 
-def empty_row(length: int, dtype=np.float32) -> dict[str, np.ndarray]:
+def empty_row(length: int, dtype: type[np.number] = np.float32) -> dict[str, np.ndarray]:
     """A row of padding: patches [T, 200] in 100 microvolts, or in units of a ``scale``; channel, second and segment [T]
     int32."""
     return {
@@ -140,7 +140,7 @@ def fill_row(
     return stop
 
 
-def float_patches(eeg: dict):
+def float_patches(eeg: dict) -> Any:
     """Patches [..., T, 200] of rows in 100 microvolts. Rows of shards hold the records' int16 and a scale for each
     token, half the bytes on the way to the device, where this is computed."""
     return eeg["patches"] * eeg["scale"][..., None] if "scale" in eeg else eeg["patches"]

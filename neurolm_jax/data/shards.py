@@ -72,7 +72,8 @@ class FolderWriter:
 
     def __init__(self, folder: pathlib.Path):
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._shard = folder, None
+        self._folder = folder
+        self._shard: Writer | None = None
         self._shards, self._index, self._digests = [], {}, []
 
     def write(self, data: bytes, entry: dict) -> None:

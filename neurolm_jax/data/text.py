@@ -75,7 +75,7 @@ class TextRows:
     def __len__(self) -> int:
         return len(self._source) * self._pieces
 
-    def __getitem__(self, index: int) -> np.ndarray:
+    def __getitem__(self, index: int) -> np.ndarray | Damaged:
         """In place of a record that cannot be read, the same piece of the next one that can."""
         first, piece = self._place(index)
         faults = []

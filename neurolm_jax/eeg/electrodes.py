@@ -33,7 +33,7 @@ def parse_channel(name: str) -> Channel | None:
     A pair that the vocabulary does not have, such as ``C4-M1``, is its first electrode against the second. None if
     the name is of no electrode in the vocabulary.
     """
-    bare = _DECORATION.match(name.strip().upper()).group(1)
+    bare = _DECORATION.match(name.strip().upper()).group(1)  # type: ignore[union-attr]  # which matches anything
     if "-" not in bare:
         return _single(bare, None)
     first, second = (part.strip(" .") for part in bare.split("-", 1))

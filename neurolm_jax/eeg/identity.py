@@ -1,11 +1,16 @@
 """What makes a recording the same recording under another name: its samples."""
 
 import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from neurolm_jax.eeg import quality
 from neurolm_jax.eeg.preprocessing import choose_channels
+
+if TYPE_CHECKING:  # MNE takes a second to import
+    import mne
 
 LOOK = 120  # seconds in the middle that are looked at for unit, copies of channels and mains
 STRETCH = 256  # seconds read at a time
@@ -26,7 +31,7 @@ class ContentHash:
         return hashlib.sha256(b"".join(digest.digest() for digest in self._channels)).hexdigest()
 
 
-def recording_hash(raw, first: int = 0, last: int | None = None) -> str:
+def recording_hash(raw: "mne.io.BaseRaw", first: int = 0, last: int | None = None) -> str:
     """Of samples ``first`` to ``last`` of an ``mne.io.Raw``: of all electrodes that the vocabulary has and that are no
     copies of others, whichever of them a task reads or a sidecar calls bad. "" if there are none.
 
@@ -45,7 +50,7 @@ def recording_hash(raw, first: int = 0, last: int | None = None) -> str:
     return found.hexdigest()
 
 
-def reads_alike(raw, picks, sample: np.ndarray) -> bool:
+def reads_alike(raw: "mne.io.BaseRaw", picks: Sequence[str], sample: np.ndarray) -> bool:
     """Whether a part of the middle, whose ``sample`` is in microvolts, is the same if read alone."""
     first, last = middle(raw)
     third = (last - first) // 3
@@ -53,7 +58,7 @@ def reads_alike(raw, picks, sample: np.ndarray) -> bool:
     return np.array_equal(alone, sample[:, third : 2 * third], equal_nan=True)
 
 
-def middle(raw) -> tuple[int, int]:
+def middle(raw: "mne.io.BaseRaw") -> tuple[int, int]:
     """First and last sample of the ``LOOK`` seconds in the middle of a recording, or of all of it."""
     length = round(LOOK * raw.info["sfreq"])
     first = max(0, (raw.n_times - length) // 2)

@@ -2,11 +2,15 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from neurolm_jax.eeg.electrodes import VOCABULARY, electrode_id
 from neurolm_jax.errors import UserError
+
+if TYPE_CHECKING:  # MNE takes a second to import
+    import mne
 
 RATE = 200  # Hz
 LOWEST_RATE = 64  # Hz, of a recording
@@ -37,7 +41,7 @@ class Signal:
     electrodes: tuple[int, ...]
 
 
-def preprocess(raw, settings: Preprocessing, name: str, channels: Sequence[str] = ()) -> Signal:
+def preprocess(raw: "mne.io.BaseRaw", settings: Preprocessing, name: str, channels: Sequence[str] = ()) -> Signal:
     """Keep known electrodes, band-pass, notch, resample to 200 Hz, convert to microvolts.
 
     Args:
@@ -72,23 +76,25 @@ def preprocess(raw, settings: Preprocessing, name: str, channels: Sequence[str] 
     if settings.mains and settings.mains < nyquist:
         raw.notch_filter(settings.mains, picks="all", verbose="error")
     raw.resample(RATE, verbose="error")
-    return Signal(np.float32(raw.get_data() * 1e6), electrodes)
+    return Signal(np.asarray(raw.get_data() * 1e6, np.float32), electrodes)
 
 
-def check_rate(raw, name: str) -> None:
+def check_rate(raw: "mne.io.BaseRaw", name: str) -> None:
     """Raises UserError where a recording is sampled too slowly for EEG."""
     if raw.info["sfreq"] < LOWEST_RATE:
         raise UserError(f"{name}: sampled at {raw.info['sfreq']:g} Hz; EEG needs {LOWEST_RATE} Hz or more")
 
 
-def known_channels(raw, channels: Sequence[str] = ()) -> dict[str, int]:
+def known_channels(raw: "mne.io.BaseRaw", channels: Sequence[str] = ()) -> dict[str, int]:
     """Electrode id by channel name, of those ``channels`` of a recording that the vocabulary has (() for all)."""
     wanted = {electrode_id(name) for name in channels}
     places = {name: electrode_id(name) for name in raw.ch_names}
     return {name: place for name, place in places.items() if place is not None and (not wanted or place in wanted)}
 
 
-def choose_channels(raw, told: Mapping[str, str] | None = None) -> tuple[dict[str, int], dict[str, str]]:
+def choose_channels(
+    raw: "mne.io.BaseRaw", told: Mapping[str, str] | None = None
+) -> tuple[dict[str, int], dict[str, str]]:
     """Of any recording: electrode id by name of the channels to use, and the reason by name of those left out.
 
     Args:

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import pathlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from neurolm_jax.inference.model import Trained, load_trained, trusted_tasks
 from neurolm_jax.inference.questions import Question, Size
 from neurolm_jax.inference.scoring import probabilities_of
 
+if TYPE_CHECKING:  # MNE takes a second to import
+    import mne
+
 NOTICE = "No medical device: for research, not for diagnosis or treatment."
 FREE_WINDOW = 10  # seconds, where no task says how long a window is
 WORDS = 32  # tokens of a free answer
@@ -32,11 +36,21 @@ WORDS = 32  # tokens of a free answer
 class Answers:
     """What a model says about a recording, window by window.
 
-    question: as it was asked; task: whose question it is, None if it is of the user's own.
-    onsets [N], seconds: of the windows. choices: the answers allowed, () for free text.
-    probabilities [N, K]: of each choice, None for free text. texts: the answer of each window.
-    channels: used; left_out: reason by channel not used. temperature: of the probabilities' calibration, 1 for none.
-    start: date and time of the recording's first sample, None if it does not tell. notes: what a reader should know.
+    Attributes:
+      recording: what it is called.
+      question: as it was asked.
+      task: whose question it is, None if it is of the user's own.
+      onsets: of the windows, in seconds [N].
+      seconds: of a window.
+      choices: the answers allowed, () for free text.
+      probabilities: of each choice [N, K], None for free text.
+      texts: the answer of each window.
+      channels: used.
+      left_out: reason by channel not used.
+      mains: Hz that were notched, None for none.
+      start: date and time of the recording's first sample, None if it does not tell.
+      notes: what a reader should know.
+      temperature: of the probabilities' calibration, 1 for none.
     """
 
     recording: str
@@ -64,7 +78,7 @@ class Answers:
     @property
     def answer(self) -> str | None:
         """The answer for the whole recording, None for free text."""
-        return max(self.overall, key=self.overall.get) if self.overall else None
+        return max(self.overall, key=self.overall.__getitem__) if self.overall else None
 
     def to_dict(self) -> dict:
         """All of it, as JSON has it."""
@@ -89,7 +103,7 @@ class Answers:
             "notice": NOTICE,
         }
 
-    def to_annotations(self):
+    def to_annotations(self) -> "mne.Annotations":
         """``mne.Annotations`` for ``raw.set_annotations``: a window each, described by its answer and probability."""
         import mne
 
@@ -114,7 +128,7 @@ class Answerer:
 
     def ask(
         self,
-        raw,
+        raw: "mne.io.BaseRaw",
         question: str,
         *,
         every: float | None = None,

@@ -48,7 +48,7 @@ def evaluate(
     workdir: str | pathlib.Path,
     data: str | None = None,
     names: Sequence[str] | None = None,
-    options=Options(),
+    options: Options = Options(),
     keep: Callable[[dict], None] = lambda found: None,
 ) -> dict:
     """Figures of every task: ``{"tasks": {name: {...}}, "codebook": {...}, "seconds", "seed", "split", "step",

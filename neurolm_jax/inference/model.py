@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from neurolm_jax.data import streams
 from neurolm_jax.errors import UserError
@@ -44,7 +45,7 @@ def load_trained(workdir: str | pathlib.Path) -> Trained:
     return Trained(stage, weights, mesh, step, written_at(workdir, step))
 
 
-def trusted_tasks(workdir: str | pathlib.Path, config, trust_code: bool) -> tuple[str, ...]:
+def trusted_tasks(workdir: str | pathlib.Path, config: ConfigDict, trust_code: bool) -> tuple[str, ...]:
     """The names of a checkpoint's tasks.
 
     Raises:
@@ -59,7 +60,7 @@ def trusted_tasks(workdir: str | pathlib.Path, config, trust_code: bool) -> tupl
     return tuple(config.data.tasks)
 
 
-def over_rows(function: Callable, model: Trained, rows, length: int) -> Iterator[Any]:
+def over_rows(function: Callable, model: Trained, rows: Any, length: int) -> Iterator[Any]:
     """``function(weights, batch)`` over ``rows`` of ``length`` tokens; yields what it gives for each row, in order.
 
     The last batch is filled up with ``rows.empty()``. Every process reads its own part of each batch, and has all

@@ -39,8 +39,8 @@ def probabilities_of(
     model: Trained,
     task: Task,
     prompt: Prompt,
-    channels: Sequence[int],
-    samples: Sequence[int],
+    channels: Sequence[int] | np.ndarray,
+    samples: Sequence[int] | np.ndarray,
     record: Callable[[int], Record],
     among: Sequence[Size] = (),
 ) -> np.ndarray:
@@ -78,7 +78,7 @@ def question_size(task: Task, prompt: Prompt, channels: int) -> Size:
 def asked(prompt: Prompt) -> tuple[list[int], tuple[list[int], ...]]:
     """Tokens of the question, with what all answers begin with; and what is left of each answer."""
     answers = [answer_tokens(answer) for answer in prompt.answers]
-    given = os.path.commonprefix(answers)
+    given = list(os.path.commonprefix(answers))
     return prompt_tokens(prompt.question) + given, tuple(answer[len(given) :] for answer in answers)
 
 

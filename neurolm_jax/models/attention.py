@@ -75,7 +75,15 @@ def interval_attention(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
-def attend(query, key, value, start, stop, device: str, interpret: bool = False) -> jax.Array:
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    start: jax.Array,
+    stop: jax.Array,
+    device: str,
+    interpret: bool = False,
+) -> jax.Array:
     """The same by the kernels of a kind of device; ``interpret`` runs them where there is none.
 
     Each device of a mesh has its own rows, heads and queries; of rows that are split lengthwise it has all keys.

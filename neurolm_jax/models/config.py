@@ -27,11 +27,12 @@ def _check_remat(name: str, remat: str) -> None:
 class EncoderConfig:
     """The neural transformer that turns patches into features (paper, section 2.2).
 
-    patch_norm: ``"patch"`` normalises every patch alone and hands its level (mean and log standard deviation) to the
-        embedding, so that padding, packing and later seconds do not matter; ``"row"`` takes the group norm's
-        statistics over the whole row, padding included, as the released models do.
-    causal: a patch sees its own and earlier seconds only. The released models see the whole segment.
-    remat: one of ``REMAT``.
+    Attributes:
+      patch_norm: ``"patch"`` normalises every patch alone and hands its level (mean and log standard deviation) to the
+          embedding, so that padding, packing and later seconds do not matter; ``"row"`` takes the group norm's
+          statistics over the whole row, padding included, as the released models do.
+      causal: a patch sees its own and earlier seconds only. The released models see the whole segment.
+      remat: one of ``REMAT``.
     """
 
     layers: int = 12
@@ -55,8 +56,9 @@ class EncoderConfig:
 class TokenizerConfig:
     """Encoder, quantizer, both decoders and the domain classifier.
 
-    decay: of the codebook's moving averages.
-    dead_below: a code whose moving usage falls below this share of the mean usage is revived; 0 turns revival off.
+    Attributes:
+      decay: of the codebook's moving averages.
+      dead_below: a code whose moving usage falls below this share of the mean usage is revived; 0 turns revival off.
     """
 
     encoder: EncoderConfig = EncoderConfig()
@@ -72,12 +74,13 @@ class TokenizerConfig:
 class LanguageModelConfig:
     """GPT-2, its vocabulary widened by the EEG codes.
 
-    vocabulary: GPT-2's 50,257 tokens, [SEP], and padding to a multiple of 64.
-    codes: EEG codes appended to the output classes; 0 for a plain language model with tied embeddings.
-    approximate_gelu: GPT-2's own form of GELU, by a tanh. NeuroLM goes on with the exact one.
-    remat: one of ``REMAT``.
-    lora_rank: of the low-rank terms that are trained instead of the weights; 0 trains the weights.
-    lora_alpha: the terms are multiplied by ``lora_alpha / lora_rank``.
+    Attributes:
+      vocabulary: GPT-2's 50,257 tokens, [SEP], and padding to a multiple of 64.
+      codes: EEG codes appended to the output classes; 0 for a plain language model with tied embeddings.
+      approximate_gelu: GPT-2's own form of GELU, by a tanh. NeuroLM goes on with the exact one.
+      remat: one of ``REMAT``.
+      lora_rank: of the low-rank terms that are trained instead of the weights; 0 trains the weights.
+      lora_alpha: the terms are multiplied by ``lora_alpha / lora_rank``.
     """
 
     layers: int = 12
@@ -104,8 +107,9 @@ class LanguageModelConfig:
 class NeuroLMConfig:
     """Language model over the frozen encoder's features.
 
-    feature_norm: standardise each feature dimension with the statistics gathered while the tokenizer trained. The
-        released models do not.
+    Attributes:
+      feature_norm: standardise each feature dimension with the statistics gathered while the tokenizer trained. The
+          released models do not.
     """
 
     language: LanguageModelConfig = LanguageModelConfig(codes=8192)

@@ -17,7 +17,7 @@ class Mean(NamedTuple):
     """A mean as its sum and the number of places it is over, so that a batch's parts add up to the whole batch."""
 
     sum: jax.Array
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # a tuple's method, which is not used
 
     @property
     def value(self) -> jax.Array:

@@ -17,7 +17,7 @@ class LanguageModel(nn.Module):
 
     config: LanguageModelConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         dtype = jnp.dtype(c.dtype)
         self.token_embedding = Embedding(c.vocabulary, c.width, ("vocabulary", "embed"), dtype)
@@ -57,15 +57,22 @@ class LanguageModel(nn.Module):
         c = self.config
         shape = (c.layers, x.shape[0], x.shape[1] + room, c.heads, c.width // c.heads)
         empty = jnp.zeros(shape, jnp.dtype(c.dtype))
-        return self.stack(x, intervals, cache=Cache(empty, empty))[1]
+        return self.stack(x, intervals, cache=Cache(empty, empty))[1]  # type: ignore[return-value]  # one was given
 
-    def go_on(self, tokens, position, seen, cache: Cache, place) -> tuple[jax.Array, Cache]:
+    def go_on(
+        self,
+        tokens: jax.Array,
+        position: jax.Array,
+        seen: jax.Array,
+        cache: Cache,
+        place: jax.Array | int,
+    ) -> tuple[jax.Array, Cache]:
         """Further tokens and their positions [B, Q], put at ``place`` of the cache -> hidden states [B, Q, W].
 
         seen: bool [B, Q, M], which places of the cache each of them sees.
         """
-        x, cache = self.stack(self.embed(tokens, position), seen, cache=cache, place=place)
-        return self.final_norm(x), cache
+        x, after = self.stack(self.embed(tokens, position), seen, cache=cache, place=place)
+        return self.final_norm(x), after  # type: ignore[return-value]  # one was given
 
     def classes(self) -> jax.Array:
         """The output layer [V, W]: text tokens, then EEG codes."""
@@ -82,7 +89,7 @@ class NeuroLM(nn.Module):
 
     config: NeuroLMConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         width = c.language.width
         dtype = jnp.dtype(c.language.dtype)
@@ -98,11 +105,18 @@ class NeuroLM(nn.Module):
         place = self.channel_embedding(channel) + self.language.position_embedding(second)
         return features.astype(place.dtype) + place
 
-    def eeg_hidden(self, features, channel, second, intervals: Intervals, deterministic: bool = True) -> jax.Array:
+    def eeg_hidden(
+        self,
+        features: jax.Array,
+        channel: jax.Array,
+        second: jax.Array,
+        intervals: Intervals,
+        deterministic: bool = True,
+    ) -> jax.Array:
         """Rows of EEG alone -> hidden states [B, E, W]."""
         return self.language.hidden(self.embed_eeg(features, channel, second), intervals, deterministic)
 
-    def text_hidden(self, tokens, intervals: Intervals, deterministic: bool = True) -> jax.Array:
+    def text_hidden(self, tokens: jax.Array, intervals: Intervals, deterministic: bool = True) -> jax.Array:
         """Rows of text alone -> hidden states [B, T, W]."""
         return self.language(tokens, intervals, deterministic)
 
@@ -121,12 +135,29 @@ class NeuroLM(nn.Module):
         x = self._mixed(features, channel, second, eeg_index, tokens, position)
         return self.language.hidden(x, intervals, deterministic)
 
-    def mixed_read(self, features, channel, second, eeg_index, tokens, position, intervals, room: int) -> Cache:
+    def mixed_read(
+        self,
+        features: jax.Array,
+        channel: jax.Array,
+        second: jax.Array,
+        eeg_index: jax.Array,
+        tokens: jax.Array,
+        position: jax.Array,
+        intervals: Intervals,
+        room: int,
+    ) -> Cache:
         """The same rows -> their keys and values, for ``go_on``."""
         x = self._mixed(features, channel, second, eeg_index, tokens, position)
         return self.language.read(x, intervals, room)
 
-    def go_on(self, tokens, position, seen, cache: Cache, place) -> tuple[jax.Array, Cache]:
+    def go_on(
+        self,
+        tokens: jax.Array,
+        position: jax.Array,
+        seen: jax.Array,
+        cache: Cache,
+        place: jax.Array | int,
+    ) -> tuple[jax.Array, Cache]:
         """See ``LanguageModel.go_on``."""
         return self.language.go_on(tokens, position, seen, cache, place)
 

@@ -7,11 +7,12 @@ or on a mesh of one device, they change nothing.
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
 Names = tuple[str | None, ...]
 GATHERED = "gathered"  # parameters that were brought together, for rules of rematerialisation
@@ -32,7 +33,7 @@ RULES: dict[str, tuple[str, ...]] = {
 }
 
 
-def spec(names: Sequence[str | None], shape: Sequence[int], mesh) -> PartitionSpec:
+def spec(names: Sequence[str | None], shape: Sequence[int], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """How an array of a shape is split whose axes have these logical names, None for an axis that never is.
 
     A name may tell of how many whole units its axis is made, as in ``heads/25``. What the mesh axes do not divide is
@@ -48,7 +49,7 @@ def spec(names: Sequence[str | None], shape: Sequence[int], mesh) -> PartitionSp
     return PartitionSpec(*parts)
 
 
-def mesh_around():
+def mesh_around() -> AbstractMesh | None:
     """The mesh that is traced for, None for a single device."""
     mesh = jax.sharding.get_abstract_mesh()
     return None if mesh.empty or mesh.size == 1 else mesh
@@ -74,7 +75,7 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def gather(parameter: jax.Array, names: Names, dtype) -> jax.Array:
+def gather(parameter: jax.Array, names: Names, dtype: Any) -> jax.Array:
     """A parameter as it is computed with: in ``dtype``, and on every device whole but for its tensor axis.
 
     Sent in ``dtype``; its gradient goes back to where the parameter lies.
@@ -94,7 +95,7 @@ def _scattered(names, dtype, _, gradient):
 gather.defvjp(_gathered, _scattered)
 
 
-def over_devices(function: Callable, inputs: Sequence[Names], outputs: Sequence[Callable], *arrays):
+def over_devices(function: Callable, inputs: Sequence[Names], outputs: Sequence[Callable], *arrays: jax.Array) -> Any:
     """``function(axes, *local)`` on every device's part of the arrays, whose axes are named by ``inputs``.
 
     axes: for each input the mesh axes that split it, dimension by dimension, for collectives; outputs: a spec for each
@@ -111,7 +112,7 @@ def over_devices(function: Callable, inputs: Sequence[Names], outputs: Sequence[
     return mapped(*arrays)
 
 
-def on_every_device(*_) -> PartitionSpec:
+def on_every_device(*_: PartitionSpec) -> PartitionSpec:
     """The spec of a result of ``over_devices`` that is the same on all of them."""
     return PartitionSpec()
 
@@ -120,13 +121,13 @@ def _flat(part):
     return () if part is None else (part,) if isinstance(part, str) else tuple(part)
 
 
-def sum_over(x: jax.Array, *axes) -> jax.Array:
+def sum_over(x: jax.Array, *axes: Any) -> jax.Array:
     """Inside of ``over_devices``: the sum over mesh axes, in any nesting."""
     axes = tuple(jax.tree.leaves(axes))
     return jax.lax.psum(x, axes) if axes else x
 
 
-def sum_table_over(x: jax.Array, axes) -> jax.Array:
+def sum_table_over(x: jax.Array, axes: Any) -> jax.Array:
     """The same of x [V, W], its second axis then split over fsdp where that is possible; see ``kept_table``."""
     axes = jax.tree.leaves(axes)
     if "fsdp" in axes and x.shape[1] % jax.lax.axis_size("fsdp") == 0:

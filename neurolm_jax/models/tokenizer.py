@@ -46,7 +46,7 @@ class Tokenizer(nn.Module):
 
     config: TokenizerConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         width = c.encoder.width
         decoder = dataclasses.replace(c.encoder, layers=c.decoder_layers, causal=False)
@@ -59,12 +59,14 @@ class Tokenizer(nn.Module):
         self.domain_hidden = Linear(c.domain_width, ("embed", None))
         self.domain_output = Linear(2, (None, None))
 
-    def encode(self, patches, channel, second, segment) -> Encoding:
+    def encode(self, patches: jax.Array, channel: jax.Array, second: jax.Array, segment: jax.Array) -> Encoding:
         """patches [B, T, 200] in 100 microvolts, ids [B, T] -> Encoding. The projection runs in float32."""
         features = self.encoder(patches, channel, second, segment)
         return Encoding(features, self.code_projection(features.astype(jnp.float32)))
 
-    def decode(self, vectors, channel, second, segment) -> tuple[jax.Array, jax.Array]:
+    def decode(
+        self, vectors: jax.Array, channel: jax.Array, second: jax.Array, segment: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         """Code vectors [B, T, D] -> predicted spectra [B, T, 100] and patches [B, T, 200], both z-scored."""
         ids = channel, second, segment
         frequency = self.decoder_frequency(vectors, *ids).astype(jnp.float32)

@@ -22,8 +22,9 @@ def named(initializer: Callable, *axes: str | None) -> Callable:
 class Linear(nn.Module):
     """A dense layer, kernel [in, out], initialised to a normal of deviation 0.02.
 
-    lora_rank: of a low-rank term that is added to the kernel, ``lora_down @ lora_up * lora_scale``, at first zero
-        (LoRA, Hu et al. 2021); 0 for none.
+    Attributes:
+      lora_rank: of a low-rank term that is added to the kernel, ``lora_down @ lora_up * lora_scale``, at first zero
+          (LoRA, Hu et al. 2021); 0 for none.
     """
 
     features: int
@@ -48,12 +49,11 @@ class Linear(nn.Module):
         flat = (x if is_split("length") else x.reshape(-1, x.shape[-1])).astype(self.dtype)
         y = flat @ gather(kernel, self.axes, self.dtype)
         if self.lora_rank:
-            down, up = (
-                named(nn.initializers.lecun_normal(), self.axes[0], None),
-                named(nn.initializers.zeros, None, self.axes[1]),
-            )
-            down = self.param("lora_down", down, (x.shape[-1], self.lora_rank), jnp.float32)
-            up = self.param("lora_up", up, (self.lora_rank, self.features), jnp.float32)
+            lecun, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros
+            shape = x.shape[-1], self.lora_rank
+            down = self.param("lora_down", named(lecun, self.axes[0], None), shape, jnp.float32)
+            shape = self.lora_rank, self.features
+            up = self.param("lora_up", named(zeros, None, self.axes[1]), shape, jnp.float32)
             down, up = (gather(down, (self.axes[0], None), self.dtype), gather(up, (None, self.axes[1]), self.dtype))
             y += self.lora_scale * (flat @ down) @ up
         if self.use_bias:
@@ -88,7 +88,7 @@ class Embedding(nn.Module):
     axes: tuple[str | None, str | None] = (None, "embed")
     dtype: Dtype = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         normal = nn.initializers.normal(0.02)
         self.table = self.param("table", named(normal, *self.axes), (self.rows, self.width), jnp.float32)
 
@@ -149,14 +149,15 @@ class Block(nn.Module):
         y = LayerNorm(c.use_bias, name="attention_norm")(x)
         heads = f"heads/{c.heads}"
         qkv = Linear(3 * c.width, ("embed", heads), name="qkv", **dense)(y)  # [B, T, 3 W]
-        qkv = jnp.split(qkv.reshape(*x.shape[:2], 3 * c.heads, -1), 3, axis=2)
-        query, key, value = (constrain(part, "batch", "length", "heads", None) for part in qkv)  # [B, T, N, H]
+        parts = jnp.split(qkv.reshape(*x.shape[:2], 3 * c.heads, -1), 3, axis=2)
+        query, key, value = (constrain(part, "batch", "length", "heads", None) for part in parts)  # [B, T, N, H]
         if cache is not None:
             kept = zip(cache, (key, value))
             cache = Cache(*(jax.lax.dynamic_update_slice_in_dim(old, new, place, axis=1) for old, new in kept))
         if isinstance(visible, Intervals):
             y = interval_attention(query, key, value, visible).reshape(x.shape)
         else:
+            assert cache is not None  # which the mask is over
             y = masked_attention(query, *cache, visible).reshape(x.shape)
         y = Linear(c.width, (heads, "embed"), scale=output_scale, name="attention_output", **dense)(y)
         x = constrain(x + drop(y), "batch", "length", None)

@@ -1,5 +1,7 @@
 """The four stages: language, tokenizer, pretrain, instruct."""
 
+from ml_collections import ConfigDict
+
 from neurolm_jax.errors import UserError
 from neurolm_jax.stages.base import Stage, Terms, Weights
 
@@ -8,14 +10,14 @@ __all__ = ["NAMES", "Stage", "Terms", "Weights", "build"]
 NAMES = ("language", "tokenizer", "pretrain", "instruct")
 
 
-def build(config) -> Stage:
+def build(config: ConfigDict) -> Stage:
     """The stage that a config describes."""
     from neurolm_jax.stages.instruct import InstructStage
     from neurolm_jax.stages.language import LanguageStage
     from neurolm_jax.stages.pretrain import PretrainStage
     from neurolm_jax.stages.tokenizer import TokenizerStage
 
-    stages = dict(zip(NAMES, (LanguageStage, TokenizerStage, PretrainStage, InstructStage)))
+    stages: dict[str, type] = dict(zip(NAMES, (LanguageStage, TokenizerStage, PretrainStage, InstructStage)))
     if config.stage not in stages:
         raise UserError(f"stage: {config.stage!r} is not one of {', '.join(NAMES)}")
     return stages[config.stage](config)

@@ -14,7 +14,12 @@ Tree = Any
 
 
 class Weights(NamedTuple):
-    """params: trained by the optimizer; extra: what the stage keeps beside them, frozen weights and statistics."""
+    """What a stage holds.
+
+    Attributes:
+      params: trained by the optimizer.
+      extra: what the stage keeps beside them, frozen weights and statistics.
+    """
 
     params: Tree
     extra: Tree
@@ -23,9 +28,10 @@ class Weights(NamedTuple):
 class Terms(NamedTuple):
     """What a batch, or a part of one, says.
 
-    losses: the terms of the loss, each a mean.
-    metrics: other means, and counts of codes [K] under ``code_counts``.
-    observed: arrays [b, ...] that ``learn`` wants from the whole batch.
+    Attributes:
+      losses: the terms of the loss, each a mean.
+      metrics: other means, and counts of codes [K] under ``code_counts``.
+      observed: arrays [b, ...] that ``learn`` wants from the whole batch.
     """
 
     losses: dict[str, Mean]

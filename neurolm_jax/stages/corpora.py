@@ -2,6 +2,8 @@
 
 import pathlib
 
+from ml_collections import ConfigDict
+
 from neurolm_jax.data import guard, remote
 from neurolm_jax.data.eeg_rows import EEGRows
 from neurolm_jax.data.mixture import Mixture
@@ -13,16 +15,16 @@ from neurolm_jax.errors import UserError
 from neurolm_jax.models.config import EncoderConfig, LanguageModelConfig, NeuroLMConfig, TokenizerConfig
 
 
-def tokenizer_config(config) -> TokenizerConfig:
+def tokenizer_config(config: ConfigDict) -> TokenizerConfig:
     fields = config.tokenizer.to_dict()
     return TokenizerConfig(encoder=EncoderConfig(**fields.pop("encoder")), **fields)
 
 
-def language_config(config, codes: int) -> LanguageModelConfig:
+def language_config(config: ConfigDict, codes: int) -> LanguageModelConfig:
     return LanguageModelConfig(codes=codes, **config.language.to_dict())
 
 
-def neurolm_config(config) -> NeuroLMConfig:
+def neurolm_config(config: ConfigDict) -> NeuroLMConfig:
     tokenizer = tokenizer_config(config)
     return NeuroLMConfig(
         language=language_config(config, tokenizer.codes),
@@ -32,18 +34,18 @@ def neurolm_config(config) -> NeuroLMConfig:
     )
 
 
-def training(config) -> list[Shards]:
+def training(config: ConfigDict) -> list[Shards]:
     """The folders of EEG to train on, none of which may hold a recording of a test part."""
     parts = _opened("data.train", _paths(config, config.data.train))
     guard.check_disjoint(parts, _tests(config))
     return parts
 
 
-def validation(config) -> list[Shards]:
+def validation(config: ConfigDict) -> list[Shards]:
     return _opened("data.validation", _paths(config, config.data.validation))
 
 
-def eeg_rows(config, seconds: int, train: bool) -> Rows:
+def eeg_rows(config: ConfigDict, seconds: int, train: bool) -> Rows:
     """Rows of the EEG to train or validate on, windows of at most ``seconds``."""
     parts, seed = (training(config), config.seed) if train else (validation(config), None)
     size = config.row_length, seconds, seed, train and config.data.random_start
@@ -52,7 +54,7 @@ def eeg_rows(config, seconds: int, train: bool) -> Rows:
     return EEGRows(parts, *size)
 
 
-def tasks(config, *splits: str) -> list[tuple[Task, Shards]]:
+def tasks(config: ConfigDict, *splits: str) -> list[tuple[Task, Shards]]:
     """The config's tasks with the shards of some splits; what is not a test part is checked against every test part."""
     if not config.data.tasks:
         raise UserError("config.data.tasks: want one or more")
@@ -74,11 +76,11 @@ def tasks(config, *splits: str) -> list[tuple[Task, Shards]]:
     return parts
 
 
-def task_folder(config, task: Task, split: str) -> pathlib.Path | str:
+def task_folder(config: ConfigDict, task: Task, split: str) -> pathlib.Path | str:
     return _below(config.data.root, f"{task.name}/windows/{split}")
 
 
-def text(config, train: bool) -> TextRows:
+def text(config: ConfigDict, train: bool) -> TextRows:
     [folder] = _paths(config, [config.data.text])
     [shards] = _opened("data.text", [_below(str(folder), "train" if train else "validation")])
     return TextRows(shards, config.text_length, config.seed if train else None)

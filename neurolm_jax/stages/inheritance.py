@@ -20,7 +20,7 @@ INHERITED = {
 }
 
 
-def check_inherited(config) -> None:
+def check_inherited(config: ConfigDict) -> None:
     """Compare a stage's config with those of the workdirs that it starts from.
 
     Raises:

@@ -1,18 +1,21 @@
 """Stage 3: multi-task instruction tuning (paper, section 2.4)."""
 
+from collections.abc import Callable, Mapping
+
 import jax
 import jax.numpy as jnp
 
 from neurolm_jax.data.dialogues import Augmentation, DialogueRows, RowSize, fill_dialogues
+from neurolm_jax.data.streams import Rows
 from neurolm_jax.data.text import empty_text
 from neurolm_jax.errors import UserError
 from neurolm_jax.models import lora
 from neurolm_jax.models.attention import staircase
-from neurolm_jax.models.losses import chunked_cross_entropy
+from neurolm_jax.models.losses import Mean, chunked_cross_entropy
 from neurolm_jax.models.neurolm import NeuroLM
 from neurolm_jax.models.transformer import Cache
 from neurolm_jax.stages import corpora
-from neurolm_jax.stages.base import Terms, Weights
+from neurolm_jax.stages.base import Terms, Tree, Weights
 from neurolm_jax.stages.neurolm import NeuroLMStage
 
 PROMPTS = ("official", "varied")
@@ -25,24 +28,24 @@ class InstructStage(NeuroLMStage):
     the others.
     """
 
-    def create(self, rng):
+    def create(self, rng: jax.Array) -> Weights:
         weights = super().create(rng)
         if not self.model_config.language.lora_rank:
             return weights
         terms, rest = lora.split(weights.params)
         return Weights(terms, weights.extra | {"frozen": rest})
 
-    def inherit(self, weights, restore):
+    def inherit(self, weights: Weights, restore: Callable[[str], Weights]) -> Weights:
         pretrained = restore(self.config.initial.pretrain)  # of an instruct stage too, low-rank terms folded in
         if "frozen" not in weights.extra:
             return pretrained
         return weights._replace(extra=pretrained.extra | {"frozen": pretrained.params})
 
-    def params(self, weights) -> dict:
+    def params(self, weights: Weights) -> dict:
         """All parameters of the model."""
         return lora.join(weights.params, weights.extra["frozen"]) if "frozen" in weights.extra else weights.params
 
-    def plain(self, weights) -> Weights:
+    def plain(self, weights: Weights) -> Weights:
         """Weights of the same model without low-rank terms."""
         if "frozen" not in weights.extra:
             return weights
@@ -50,7 +53,7 @@ class InstructStage(NeuroLMStage):
         params = lora.fold(self.params(weights), language.lora_alpha / language.lora_rank)
         return Weights(params, {name: part for name, part in weights.extra.items() if name != "frozen"})
 
-    def terms(self, weights, batch, rng, progress, train):
+    def terms(self, weights: Weights, batch: Tree, rng: jax.Array, progress: jax.Array, train: bool) -> Terms:
         rng_answer, rng_text = jax.random.split(rng)
         answer_loss, answer_accuracy = self.answer_loss(weights, batch["dialogues"], rng_answer, train)
         text_loss, text_accuracy = self.text_loss(self.params(weights), batch["text"], rng_text, train)
@@ -59,31 +62,39 @@ class InstructStage(NeuroLMStage):
             {"answer_accuracy": answer_accuracy, "text_accuracy": text_accuracy},
         )
 
-    def loss_weight(self, name):
+    def loss_weight(self, name: str) -> float:
         return self.config.text_loss_weight if name == "text_loss" else 1.0
 
-    def answer_loss(self, weights, dialogues, rng, train):
+    def answer_loss(self, weights: Weights, dialogues: dict, rng: jax.Array, train: bool) -> tuple[Mean, Mean]:
         """Loss and accuracy of the answers' tokens over all classes."""
         hidden = self.answer_hidden(weights, dialogues, rng, train)
         classes = self.classes(weights)
         return chunked_cross_entropy(hidden, classes, dialogues["mixed"]["answer_target"])
 
-    def answer_hidden(self, weights, dialogues, rng, train) -> jax.Array:
+    def answer_hidden(self, weights: Weights, dialogues: dict, rng: jax.Array, train: bool) -> jax.Array:
         """Hidden states [B, A, W] at ``answer_index``, the positions before the answers' tokens."""
         hidden = self._apply(
             weights, *self._mixed(weights, dialogues), not train, rngs={"dropout": rng}, method="mixed_hidden"
         )
         return jnp.take_along_axis(hidden, dialogues["mixed"]["answer_index"][..., None], axis=1)
 
-    def read(self, weights, dialogues, room: int) -> Cache:
+    def read(self, weights: Weights, dialogues: dict, room: int) -> Cache:
         """Keys and values of rows, and room for as many tokens more."""
         return self._apply(weights, *self._mixed(weights, dialogues), room, method="mixed_read")
 
-    def go_on(self, weights, tokens, position, seen, cache: Cache, place) -> tuple[jax.Array, Cache]:
+    def go_on(
+        self,
+        weights: Weights,
+        tokens: jax.Array,
+        position: jax.Array,
+        seen: jax.Array,
+        cache: Cache,
+        place: jax.Array | int,
+    ) -> tuple[jax.Array, Cache]:
         """Hidden states [B, Q, W] of tokens that follow what was read; see ``LanguageModel.go_on``."""
         return self._apply(weights, tokens, position, seen, cache, place, method="go_on")
 
-    def classes(self, weights) -> jax.Array:
+    def classes(self, weights: Weights) -> jax.Array:
         """The output layer [V, W]."""
         return self.params(weights)["language"]["output"]
 
@@ -108,12 +119,12 @@ class InstructStage(NeuroLMStage):
         c = self.config
         return RowSize(c.eeg_length, c.row_length, c.answer_length, *([1] if self.alone else []))
 
-    def empty_rows(self):
+    def empty_rows(self) -> Mapping[str, tuple[Tree, int]]:
         c = self.config
         row = fill_dialogues([], self.row_size)
         return {"dialogues": (row, c.batch_size), "text": (empty_text(c.text_length), c.text_batch_size)}
 
-    def sources(self, train):
+    def sources(self, train: bool) -> Mapping[str, tuple[Rows, int]]:
         c = self.config
         augmentation = Augmentation(**c.augmentation) if train else Augmentation()
         if "test" in c.data.splits or not c.data.splits:

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 
 from neurolm_jax.data.eeg_rows import float_patches
 from neurolm_jax.models import quantizer
+from neurolm_jax.models.losses import Mean
 from neurolm_jax.models.neurolm import NeuroLM, standardise_features
 from neurolm_jax.models.tokenizer import Tokenizer, create_state, with_axes
 from neurolm_jax.stages import corpora
-from neurolm_jax.stages.base import Stage, Weights
+from neurolm_jax.stages.base import Stage, Tree, Weights
 from neurolm_jax.stages.language import text_loss
 
 
@@ -20,7 +21,7 @@ class NeuroLMStage(Stage):
         self.tokenizer_config = corpora.tokenizer_config(config)
         self.model_config = corpora.neurolm_config(config)
 
-    def create(self, rng):
+    def create(self, rng: jax.Array) -> Weights:
         rng_model, rng_tokenizer, rng_codebook = jax.random.split(rng, 3)
         rows = jnp.zeros((1, 1), jnp.int32)
         features = jnp.zeros((1, 1, self.tokenizer_config.encoder.width))
@@ -31,7 +32,7 @@ class NeuroLMStage(Stage):
         state = with_axes(create_state(self.tokenizer_config, rng_codebook))
         return Weights(params, {"tokenizer": encoder, "state": state})
 
-    def encode(self, extra, eeg: dict) -> tuple[jax.Array, jax.Array]:
+    def encode(self, extra: Tree, eeg: dict) -> tuple[jax.Array, jax.Array]:
         """One pass of the frozen encoder: features as the language model reads them [B, E, W], and codes [B, E]."""
         model, variables = Tokenizer(self.tokenizer_config), {"params": extra["tokenizer"]}
         ids = eeg["channel"], eeg["second"], eeg["segment"]
@@ -44,7 +45,7 @@ class NeuroLMStage(Stage):
         codes = quantizer.nearest(state.codebook.vectors, z.reshape(-1, z.shape[-1])).reshape(z.shape[:2])
         return features, codes
 
-    def text_loss(self, params, text, rng, train):
+    def text_loss(self, params: dict, text: jax.Array, rng: jax.Array, train: bool) -> tuple[Mean, Mean]:
         """Loss of plain text rows [B, T + 1], over text tokens and EEG codes alike."""
         model = NeuroLM(self.model_config)
         return text_loss(model, {"params": params}, params["language"]["output"], text, rng, train, "text_hidden")

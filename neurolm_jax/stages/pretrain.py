@@ -1,27 +1,30 @@
 """Stage 2: multi-channel autoregression beside text (paper, section 2.3)."""
 
+from collections.abc import Callable, Mapping
+
 import jax
 import jax.numpy as jnp
 
 from neurolm_jax.data.eeg_rows import empty_shard_row
+from neurolm_jax.data.streams import Rows
 from neurolm_jax.data.text import empty_text
 from neurolm_jax.models import quantizer
 from neurolm_jax.models.attention import staircase
-from neurolm_jax.models.losses import chunked_cross_entropy
+from neurolm_jax.models.losses import Mean, chunked_cross_entropy
 from neurolm_jax.models.neurolm import NeuroLM, next_second_targets
 from neurolm_jax.stages import corpora
-from neurolm_jax.stages.base import Terms
+from neurolm_jax.stages.base import Terms, Tree, Weights
 from neurolm_jax.stages.neurolm import NeuroLMStage
 
 
 class PretrainStage(NeuroLMStage):
     """Predict the code of each channel's next second, and text."""
 
-    def inherit(self, weights, restore):
+    def inherit(self, weights: Weights, restore: Callable[[str], Weights]) -> Weights:
         weights = self.take_tokenizer(weights, restore(self.config.initial.tokenizer))
         return self.take_language(weights, restore(self.config.initial.language))
 
-    def terms(self, weights, batch, rng, progress, train):
+    def terms(self, weights: Weights, batch: Tree, rng: jax.Array, progress: jax.Array, train: bool) -> Terms:
         rng_eeg, rng_text = jax.random.split(rng)
         eeg_loss, eeg_accuracy, codes = self.eeg_loss(weights, batch["eeg"], rng_eeg, train)
         text_loss, text_accuracy = self.text_loss(weights.params, batch["text"], rng_text, train)
@@ -32,7 +35,7 @@ class PretrainStage(NeuroLMStage):
             {"eeg_accuracy": eeg_accuracy, "text_accuracy": text_accuracy, "code_counts": counts},
         )
 
-    def eeg_loss(self, weights, eeg, rng, train):
+    def eeg_loss(self, weights: Weights, eeg: dict, rng: jax.Array, train: bool) -> tuple[Mean, Mean, jax.Array]:
         """Loss and accuracy over all classes at patches with a next second, and the codes [B, T]."""
         features, codes = self.encode(weights.extra, eeg)
         targets = next_second_targets(codes, eeg["segment"], eeg["second"])
@@ -51,14 +54,14 @@ class PretrainStage(NeuroLMStage):
         loss, accuracy = chunked_cross_entropy(hidden, classes, targets)
         return loss, accuracy, codes
 
-    def empty_rows(self):
+    def empty_rows(self) -> Mapping[str, tuple[Tree, int]]:
         c = self.config
         return {
             "eeg": (empty_shard_row(c.row_length), c.batch_size),
             "text": (empty_text(c.text_length), c.text_batch_size),
         }
 
-    def sources(self, train):
+    def sources(self, train: bool) -> Mapping[str, tuple[Rows, int]]:
         c = self.config
         rows = corpora.eeg_rows(c, self.tokenizer_config.encoder.seconds, train)
         return {"eeg": (rows, c.batch_size), "text": (corpora.text(c, train), c.text_batch_size)}

@@ -1,5 +1,6 @@
 """Stage 1: the text-aligned neural tokenizer (paper, section 2.2)."""
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from neurolm_jax.data.eeg_rows import empty_shard_row, float_patches
+from neurolm_jax.data.streams import Rows
 from neurolm_jax.data.text import empty_text
 from neurolm_jax.models import quantizer
 from neurolm_jax.models.config import TokenizerConfig
@@ -21,7 +23,7 @@ from neurolm_jax.models.tokenizer import (
     with_axes,
 )
 from neurolm_jax.stages import corpora
-from neurolm_jax.stages.base import Stage, Terms, Weights
+from neurolm_jax.stages.base import Stage, Terms, Tree, Weights
 
 STATISTICS_DECAY = 0.99
 
@@ -33,20 +35,20 @@ class TokenizerStage(Stage):
         super().__init__(config)
         self.model_config = corpora.tokenizer_config(config)
 
-    def create(self, rng):
+    def create(self, rng: jax.Array) -> Weights:
         rows = jnp.zeros((1, 1), jnp.int32)
         rng_params, rng_codebook = jax.random.split(rng)
         patches = jnp.zeros((1, 1, 200))
         params = Tokenizer(self.model_config).init(rng_params, patches, rows, rows, rows)["params"]
-        table = jnp.zeros((self.config.text_vocabulary, self.model_config.encoder.width))
-        table = nn.LogicallyPartitioned(table, ("vocabulary", "embed"))
+        zeros = jnp.zeros((self.config.text_vocabulary, self.model_config.encoder.width))
+        table = nn.LogicallyPartitioned(zeros, ("vocabulary", "embed"))
         return Weights(params, {"state": with_axes(create_state(self.model_config, rng_codebook)), "text": table})
 
-    def inherit(self, weights, restore):
+    def inherit(self, weights: Weights, restore: Callable[[str], Weights]) -> Weights:
         language = restore(self.config.initial.language)
         return weights._replace(extra=weights.extra | {"text": language.params["token_embedding"]["table"]})
 
-    def prepare(self, weights, batch, rng):
+    def prepare(self, weights: Weights, batch: Tree, rng: jax.Array) -> Weights:
         """The codebook by k-means, and the features' statistics, from the first batch."""
         c, eeg = self.model_config, batch["eeg"]
         ids = eeg["channel"], eeg["second"], eeg["segment"]
@@ -59,23 +61,23 @@ class TokenizerStage(Stage):
         state = update_statistics(state, *moments, valid.sum(), decay=0.0)
         return weights._replace(extra=weights.extra | {"state": state})
 
-    def terms(self, weights, batch, rng, progress, train):
+    def terms(self, weights: Weights, batch: Tree, rng: jax.Array, progress: jax.Array, train: bool) -> Terms:
         strength = 2 / (1 + jnp.exp(-10 * progress)) - 1
         text = lookup(weights.extra["text"], batch["text"][:, :-1], "vocabulary")
         return tokenizer_terms(self.model_config, weights.params, weights.extra["state"], batch["eeg"], text, strength)
 
-    def learn(self, extra, observed, rng):
+    def learn(self, extra: Tree, observed: Tree, rng: jax.Array) -> tuple[Tree, dict[str, jax.Array]]:
         state, revived = learn(self.model_config, extra["state"], observed, rng)
         return extra | {"state": state}, {"revived_codes": revived}
 
-    def empty_rows(self):
+    def empty_rows(self) -> Mapping[str, tuple[Tree, int]]:
         c = self.config
         return {
             "eeg": (empty_shard_row(c.row_length), c.batch_size),
             "text": (empty_text(c.text_length), c.text_batch_size),
         }
 
-    def sources(self, train):
+    def sources(self, train: bool) -> Mapping[str, tuple[Rows, int]]:
         c = self.config
         rows = corpora.eeg_rows(c, self.model_config.encoder.seconds, train)
         return {"eeg": (rows, c.batch_size), "text": (corpora.text(c, train), c.text_batch_size)}
@@ -92,7 +94,7 @@ class Observed(NamedTuple):
 
 def tokenizer_terms(
     config: TokenizerConfig,
-    params,
+    params: Tree,
     state: TokenizerState,
     eeg: dict,  # patches [b, T, 200], channel, second, segment [b, T]
     text: jax.Array,  # [b', T', W] token embeddings
@@ -128,7 +130,9 @@ def tokenizer_terms(
     return Terms(losses, {"code_counts": counts}, observed)
 
 
-def learn(config: TokenizerConfig, state: TokenizerState, observed: Observed, rng: jax.Array):
+def learn(
+    config: TokenizerConfig, state: TokenizerState, observed: Observed, rng: jax.Array
+) -> tuple[TokenizerState, jax.Array]:
     """The state after a step, and the number of codes revived. Codes were looked up before the codebook moves."""
     rules = {"decay": config.decay, "dead_below": config.dead_below}
     flat = observed.z.reshape(-1, config.code_width), observed.codes.reshape(-1), observed.valid.reshape(-1)
@@ -138,13 +142,15 @@ def learn(config: TokenizerConfig, state: TokenizerState, observed: Observed, rn
     return state._replace(codebook=codebook), revived
 
 
-def feature_moments(state: TokenizerState, features: jax.Array, valid: jax.Array):
+def feature_moments(state: TokenizerState, features: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Of features [b, T, W] at valid patches, about the mean so far: summed differences and their squares [b, W]."""
     difference = jnp.where(valid[..., None], features.astype(jnp.float32) - state.feature_mean, 0)
     return difference.sum(1), jnp.square(difference).sum(1)
 
 
-def update_statistics(state: TokenizerState, first, second, count, *, decay: float) -> TokenizerState:
+def update_statistics(
+    state: TokenizerState, first: jax.Array, second: jax.Array, count: jax.Array, *, decay: float
+) -> TokenizerState:
     """Moving mean and variance of each feature, from the moments [b, W] of ``count`` valid patches."""
     count = jnp.maximum(count, 1)
     shift = first.sum(0) / count

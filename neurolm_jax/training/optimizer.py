@@ -1,10 +1,13 @@
 """AdamW with warm-up and cosine decay."""
 
+from typing import Any
+
 import jax
 import optax
+from ml_collections import ConfigDict
 
 
-def learning_rate(config) -> optax.Schedule:
+def learning_rate(config: ConfigDict) -> optax.Schedule:
     """From 0 over ``warmup_steps`` to ``learning_rate``, then by a cosine to ``final_learning_rate`` at the end."""
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
@@ -15,7 +18,7 @@ def learning_rate(config) -> optax.Schedule:
     )
 
 
-def make_optimizer(config) -> optax.GradientTransformation:
+def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """AdamW's directions, to be taken times the learning rate, which is a function of the step alone.
 
     Weight decay acts on tensors of two dimensions and more, the layer axis not counted; embeddings included.
@@ -26,7 +29,7 @@ def make_optimizer(config) -> optax.GradientTransformation:
     return optax.chain(*parts)
 
 
-def decayed(params):
+def decayed(params: Any) -> Any:
     """Which parameters decay: a tree of bool."""
 
     def rule(path, leaf):

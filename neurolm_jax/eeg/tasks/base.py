@@ -25,9 +25,12 @@ class Window(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """raw: an ``mne.io.Raw`` with channels named as electrodes, its samples perhaps still on disk.
+    """A recording that was opened, and its labels.
 
-    whole: the file's own, where ``raw`` is a stretch of it and MNE's ``read_raw`` would not read the file alike: what
+    Attributes:
+      raw: an ``mne.io.Raw`` with channels named as electrodes, its samples perhaps still on disk.
+      windows: the labelled stretches of it.
+      whole: the file's own, where ``raw`` is a stretch of it and MNE's ``read_raw`` would not read the file alike: what
         holds one must not be learnt from where the other is tested on.
     """
 
@@ -40,10 +43,12 @@ class Opened(NamedTuple):
 class Recording:
     """What lies on one side of the split.
 
-    name: unique in its set. subject: None where the set does not tell.
-    split: train, validation or test as the set is published, None where it has no split of its own.
-    open: reads header and labels. Raises UserError, naming the file, for what is missing or wrong there.
-    span: seconds of ``raw`` that are the recording's own; what lies around them is there for filters alone.
+    Attributes:
+      name: unique in its set.
+      subject: None where the set does not tell.
+      split: train, validation or test as the set is published, None where it has no split of its own.
+      open: reads header and labels. Raises UserError, naming the file, for what is missing or wrong there.
+      span: seconds of ``raw`` that are the recording's own; what lies around them is there for filters alone.
     """
 
     name: str
@@ -57,20 +62,27 @@ class Recording:
 class Task:
     """A question about windows of ``seconds`` whole seconds.
 
-    question: without "Question:" and options; wordings: others that ask the same, see ``prompts``.
-    answers: label as the data set writes it -> answer in words. lettered: the words are options (A), (B) ..., and the
-        answer is a letter. positive: of two labels, the one that areas under curves are about.
-    recordings: the recordings under a path, cheaply: no sample is read before they are opened.
-    cohort: what its subjects' names are unique in; sets of one cohort name the same person alike. By default the set
+    Attributes:
+      name: a word, of which its folder and its figures are called.
+      question: without "Question:" and options.
+      answers: label as the data set writes it -> answer in words.
+      seconds: whole seconds of a window.
+      preprocessing: of its recordings, wherever they are read.
+      recordings: the recordings under a path, cheaply: no sample is read before they are opened.
+      lettered: the words are options (A), (B) ..., and the answer is a letter.
+      positive: of two labels, the one that areas under curves are about.
+      wordings: other questions that ask the same, see ``prompts``.
+      channels: electrodes that are used, by name; () for all that the vocabulary has.
+      rates: in Hz, of the set's files; () where they differ.
+      validation: share of the training subjects kept for validation, where the set's own split has none.
+      within_subjects: the published split parts each subject's trials, not the subjects.
+      official: split of recordings as the released code makes it (name -> split), where it has one.
+      figures: names of the measures that are published for the set.
+      published: model -> figures.
+      baseline: seconds from a window's start whose mean is subtracted from each channel; 0 leaves windows as they are.
+      scored: False where a set is too small for a figure to mean anything.
+      cohort: what its subjects' names are unique in; sets of one cohort name the same person alike. By default the set
         itself.
-    channels: electrodes that are used, by name; () for all that the vocabulary has. rates: in Hz, of the set's files;
-        () where they differ.
-    validation: share of the training subjects kept for validation, where the set's own split has none.
-    within_subjects: the published split parts each subject's trials, not the subjects.
-    official: split of recordings as the released code makes it (name -> split), where it has one.
-    figures: names of the measures that are published for the set; published: model -> figures.
-    baseline: seconds from a window's start whose mean is subtracted from each channel; 0 leaves windows as they are.
-    scored: False where a set is too small for a figure to mean anything.
     """
 
     name: str

@@ -29,7 +29,7 @@ def recordings(path: pathlib.Path) -> Iterator[Recording]:
             name = f"{part}-{number}"
             windows = [Window(i * seconds, seconds, label) for i, label in enumerate(labels[here])]
             split = "validation" if name in VALIDATION else part
-            opened = functools.partial(Opened, microvolt_raw(np.hstack(trials[here]), ELECTRODES, RATE), windows)
+            opened = functools.partial(Opened, microvolt_raw(np.hstack(list(trials[here])), ELECTRODES, RATE), windows)
             yield Recording(name, None, split, opened)
 
 

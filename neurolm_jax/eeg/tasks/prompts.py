@@ -15,7 +15,7 @@ class Prompt(NamedTuple):
     answers: tuple[str, ...]
 
 
-def prompt(task: Task, wording: int = 0, order: Sequence[int] | None = None) -> Prompt:
+def prompt(task: Task, wording: int = 0, order: Sequence[int] | np.ndarray | None = None) -> Prompt:
     """The task's question.
 
     Args:

@@ -3,11 +3,15 @@
 import contextlib
 import pathlib
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neurolm_jax.eeg.tasks.base import Window
 from neurolm_jax.errors import UserError
+
+if TYPE_CHECKING:  # MNE takes a second to import
+    import mne
 
 
 def read_ts(file: pathlib.Path) -> tuple[np.ndarray, list[str]]:
@@ -35,7 +39,7 @@ def read_ts(file: pathlib.Path) -> tuple[np.ndarray, list[str]]:
     return np.stack(trials), labels
 
 
-def microvolt_raw(samples: np.ndarray, names: Iterable[str], rate: float):
+def microvolt_raw(samples: np.ndarray, names: Iterable[str], rate: float) -> "mne.io.RawArray":
     """An ``mne.io.RawArray`` of samples [C, T] in microvolts."""
     import mne
 
@@ -43,7 +47,7 @@ def microvolt_raw(samples: np.ndarray, names: Iterable[str], rate: float):
     return mne.io.RawArray(samples * 1e-6, info, verbose="error")
 
 
-def read_raw(file: pathlib.Path, reader: str = "read_raw", **options):
+def read_raw(file: pathlib.Path, reader: str = "read_raw", **options: Any) -> "mne.io.BaseRaw":
     """An ``mne.io.Raw`` of any format, or of that of one of ``mne.io``'s readers; samples still on disk.
 
     Raises:
@@ -125,6 +129,6 @@ def around(first: float, last: float, seconds: float, label: str, duration: floa
     return Window(onset, seconds, label)
 
 
-def duration_of(raw) -> float:
+def duration_of(raw: "mne.io.BaseRaw") -> float:
     """Seconds."""
     return raw.n_times / raw.info["sfreq"]

@@ -41,7 +41,7 @@ def assign(task: Task, recordings: Sequence[Recording], way: str = "published", 
         return _deal(recordings, SHARES, seed)
     if unknown := [recording.name for recording in recordings if recording.split is None]:
         raise UserError(f"{task.name}: {unknown[0]} has no split, others have one; give all of them one, or none")
-    found = {recording.name: recording.split for recording in recordings}
+    found = {recording.name: recording.split for recording in recordings if recording.split}
     training = [recording for recording in recordings if recording.split == "train"]
     if "validation" not in found.values() and task.validation:
         found |= _deal(training, (1 - task.validation, task.validation), seed)
@@ -79,9 +79,10 @@ def _refuse_two_sides(task: Task, recordings: Sequence[Recording], found: Mappin
 
 def by_place(recordings: Sequence[Recording], *parts: tuple[str, int | None]) -> dict[str, str]:
     """Recordings sorted by name: so many of them to the first split, so many to the next; None takes the rest."""
-    names, found, place = sorted(recording.name for recording in recordings), {}, 0
+    names, place = sorted(recording.name for recording in recordings), 0
+    found: dict[str, str] = {}
     for split, count in parts:
-        stop = None if count is None else place + count
+        stop = len(names) if count is None else place + count
         found |= dict.fromkeys(names[place:stop], split)
         place = stop
     return found

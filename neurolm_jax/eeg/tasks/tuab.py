@@ -46,7 +46,7 @@ def official(found: Sequence[Recording], seed: int = 0) -> Mapping[str, str]:
     rng, split = np.random.default_rng(seed), {}
     for label in ("abnormal", "normal"):
         here = [r for r in found if r.split == "train" and f"/{label}/" in r.name]
-        order = rng.permutation(sorted({r.subject for r in here})).tolist()
+        order = rng.permutation(sorted({r.subject for r in here if r.subject})).tolist()
         training = set(order[: int(len(order) * 0.8)])
         split |= {r.name: "train" if r.subject in training else "validation" for r in here}
     return split | {r.name: "test" for r in found if r.split == "test"}

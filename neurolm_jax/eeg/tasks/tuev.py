@@ -57,9 +57,10 @@ def _open(file):
 def official(found: Sequence[Recording]) -> Mapping[str, str]:
     """The released code draws a fifth of the training subjects with NumPy's old generator and seed 4523, from a set
     whose order changes from run to run; here the subjects are sorted first."""
-    subjects = sorted({r.subject for r in found if r.split == "train"})
+    subjects = sorted({r.subject for r in found if r.split == "train" and r.subject})
     drawn = np.random.RandomState(4523).choice(subjects, size=int(len(subjects) * 0.2), replace=False)
-    return {r.name: "validation" if r.split == "train" and r.subject in drawn else r.split for r in found}
+    split = {r.name: r.split for r in found if r.split}
+    return split | {r.name: "validation" for r in found if r.split == "train" and r.subject in drawn}
 
 
 TASK = Task(
