@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import pathlib
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,6 +16,7 @@ UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS
 def run(main: Callable[[], None]) -> None:
     """Call ``main`` and leave with its exit code: 0 done, 2 bad usage or input, 1 (a lost
     process, or a traceback) anything else."""
+    make_configs_importable()
     try:
         main()
     except UserError as error:
@@ -29,6 +31,19 @@ def run(main: Callable[[], None]) -> None:
     except Exception:
         _leave_job()
         raise
+
+
+def folder_of_configs() -> pathlib.Path:
+    """The folder that holds ``configs``: inside this package where it is installed, in a clone beside it."""
+    package = pathlib.Path(__file__).parent
+    return package / "shipped" if (package / "shipped").is_dir() else package.parent
+
+
+def make_configs_importable() -> None:
+    """So that config files in any folder can say ``from configs import sizes``. They are a namespace package: a folder
+    ``configs`` where the command is given may have more."""
+    if (folder := str(folder_of_configs())) not in sys.path:
+        sys.path.append(folder)
 
 
 def _leave(code):

@@ -1,11 +1,10 @@
 """The four stages: language, tokenizer, pretrain, instruct."""
 
+from neurolm_jax.configuration import STAGES as NAMES
 from neurolm_jax.errors import UserError
 from neurolm_jax.stages.base import Stage, Terms, Weights
 
 __all__ = ["NAMES", "Stage", "Terms", "Weights", "build"]
-
-NAMES = ("language", "tokenizer", "pretrain", "instruct")
 
 
 def build(config) -> Stage:
