@@ -94,7 +94,7 @@ def test_unknown_fields_are_refused_with_the_nearest(tmp_path):
     line = ("neurolm_jax.train", "--config", "configs/tokenizer.py:b", "--print")
     refused(*line, "--config.batchsize=3", names="config.batchsize: no such field; did you mean config.batch_size?")
     own = tmp_path / "own.py"
-    body = "from configs import tokenizer as t\ndef get_config():\n    c = t.get_config('debug')\n    {}\n    return c\n"
+    body = "from configs import tokenizer as t\ndef get_config():\n  c = t.get_config('debug')\n  {}\n  return c\n"
     own.write_text(body.format("c.learning_rat = 0.1"))
     want = "config.learning_rat: no such field of the stage tokenizer; did you mean config.learning_rate?"
     refused("neurolm_jax.train", "--config", own, "--print", names=want)
@@ -237,9 +237,7 @@ def comparison_axes(lines):
 
 
 def test_neurolm_lists_its_verbs_at_once():
-    code = (
-        "import sys; from neurolm_jax import __main__ as m; m.main(); sys.exit('jax' in sys.modules)"
-    )
+    code = "import sys; from neurolm_jax import __main__ as m; m.main(); sys.exit('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()[-len(console.VERBS) :]] == list(console.VERBS)
