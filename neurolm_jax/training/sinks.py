@@ -39,11 +39,11 @@ class Writer:
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
+        if config.wandb:  # first, since it may refuse
+            self._others.append(_WeightsAndBiases(workdir, config))
         with appearing_file(self._file) as file:
             file.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._others.append(_Events(workdir / "tensorboard", step + 1))
-        if config.wandb:
-            self._others.append(_WeightsAndBiases(workdir, config))
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         if not self._writes:
