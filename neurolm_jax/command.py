@@ -73,9 +73,11 @@ def fail(message: object, code: int = 2) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
-        sys.exit(fail(f"{message}; see 'python -m neurolm_jax.{self.prog} --help'"))
+        sys.exit(fail(f"{message}; see '{self.prog} --help'"))
 
 
 def argument_parser(name: str, description: str) -> argparse.ArgumentParser:
     """A parser for the command ``name`` (and for its sub-commands) whose own errors are one line too."""
-    return _Parser(prog=name, description=description, formatter_class=argparse.RawTextHelpFormatter)
+    return _Parser(
+        prog=f"python -m neurolm_jax.{name}", description=description, formatter_class=argparse.RawTextHelpFormatter
+    )

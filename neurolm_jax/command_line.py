@@ -80,8 +80,11 @@ def _located(argument, before):
     option, name = match.groups() if match else ("", argument)
     file, colon, rest = name.partition(":")
     ours = folder_of_configs() / file
-    if pathlib.Path(file).exists() or not file.endswith(".py") or not ours.is_file():
+    if pathlib.Path(file).is_file():
         return argument
+    if not ours.is_file():
+        there = ", ".join(f"configs/{path.name}" for path in sorted((folder_of_configs() / "configs").glob("*.py")))
+        raise UserError(f"--config {file}: no such file; the project's own are {there}")
     return f"{option}{ours}{colon}{rest}"
 
 
