@@ -83,7 +83,8 @@ def _located(argument, before):
     if pathlib.Path(file).is_file():
         return argument
     if not ours.is_file():
-        there = ", ".join(f"configs/{path.name}" for path in sorted((folder_of_configs() / "configs").glob("*.py")))
+        files = sorted((folder_of_configs() / "configs").glob("*.py"))
+        there = ", ".join(f"configs/{path.name}" for path in files if "def get_config" in path.read_text())
         raise UserError(f"--config {file}: no such file; the project's own are {there}")
     return f"{option}{ours}{colon}{rest}"
 

@@ -119,7 +119,9 @@ def _results(runs):
 
 
 def _text(value):
-    return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+    if isinstance(value, (tuple, list)):
+        return f"({', '.join(map(str, value))})"
+    return str(value) or '""'
 
 
 def _number(value):
@@ -157,11 +159,13 @@ def _html(table):
 
     def cells(kind, row):
         first, *rest = map(html.escape, row)
-        return f"<{kind}>{first}</{kind}>" + "".join(f"<{kind} style='text-align:right'>{x}</{kind}>" for x in rest)
+        return f"<{kind}>{first}</{kind}>" + "".join(
+            f"<{kind} style='text-align:right;padding-left:2em'>{x}</{kind}>" for x in rest
+        )
 
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in table.rows)
     head = f"<thead><tr>{cells('th', table.heads)}</tr></thead>"
-    return f"<div style='overflow-x:auto'><table class='table table-sm'>{head}<tbody>{body}</tbody></table></div>"
+    return f"<div style='overflow-x:auto'><table class='table table-sm' style='width:auto'>{head}<tbody>{body}</tbody></table></div>"
 
 
 def print_tables(found: Sequence[Table]) -> None:
