@@ -153,7 +153,7 @@ def write_page(runs: Sequence[Run], file: pathlib.Path) -> list[Table]:
     return found
 
 
-def _html(table):
+def _html(table: Table) -> str:
     if not table.rows:
         return "<p>None.</p>"
 
