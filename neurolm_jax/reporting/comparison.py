@@ -159,13 +159,13 @@ def _html(table: Table) -> str:
 
     def cells(kind, row):
         first, *rest = map(html.escape, row)
-        return f"<{kind}>{first}</{kind}>" + "".join(
-            f"<{kind} style='text-align:right;padding-left:2em'>{x}</{kind}>" for x in rest
-        )
+        others = "".join(f"<{kind} style='text-align:right;padding-left:2em'>{text}</{kind}>" for text in rest)
+        return f"<{kind}>{first}</{kind}>{others}"
 
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in table.rows)
     head = f"<thead><tr>{cells('th', table.heads)}</tr></thead>"
-    return f"<div style='overflow-x:auto'><table class='table table-sm' style='width:auto'>{head}<tbody>{body}</tbody></table></div>"
+    whole = f"<table class='table table-sm' style='width:auto'>{head}<tbody>{body}</tbody></table>"
+    return f"<div style='overflow-x:auto'>{whole}</div>"
 
 
 def print_tables(found: Sequence[Table]) -> None:

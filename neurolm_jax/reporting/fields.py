@@ -3,12 +3,12 @@
 import ast
 import inspect
 import io
+import json
 import pathlib
 import textwrap
 import tokenize
 from typing import Any
 
-import yaml
 from ml_collections import ConfigDict
 
 from neurolm_jax import configuration
@@ -91,5 +91,9 @@ def _lines(config, documented, prefix):
 def _scalar(value: Any) -> str:
     if isinstance(value, ConfigDict):
         return "{}"
-    value = list(value) if isinstance(value, tuple) else value
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n...\n").strip()
+    if isinstance(value, float):  # YAML's have a point
+        mantissa, e, exponent = repr(value).partition("e")
+        return mantissa + (".0" if e and "." not in mantissa else "") + e + exponent
+    if isinstance(value, (tuple, list)):
+        return f"[{', '.join(map(_scalar, value))}]"
+    return json.dumps(value, ensure_ascii=False)  # as YAML has it too
