@@ -16,21 +16,21 @@ def get_config(size: str = "b") -> ConfigDict:
     c = base("instruct")
     c.tokenizer = sizes.tokenizer(size)
     c.language = sizes.language(size)
-    c.language.lora_rank = (
-        0  # train low-rank terms of this rank instead of the language model's weights; 0 trains those
-    )
-    c.language.lora_alpha = 16.0  # the terms are multiplied by lora_alpha / lora_rank
-    c.feature_norm = sizes.feature_norm(size)
+    c.language.lora_rank = 0
+    c.language.lora_alpha = 16.0
+    c.feature_norm = sizes.feature_norm(size)  # standardise the features that the language model reads
     c.eeg_length = 768  # EEG tokens in a row
     c.row_length = 1024  # all tokens in a row
     c.answer_length = 64  # answer tokens in a row
     c.shuffle_labels = False  # deal each task's training labels at random: a control
     c.text_loss_weight = 1.0  # of plain text beside the answers
-    c.augmentation = {"scale": 0.0, "offset": 0.0}
+    c.augmentation = ConfigDict()
+    c.augmentation.scale = 0.0  # deviation of the log of a gain common to all channels, drawn anew for every sample
+    c.augmentation.offset = 0.0  # deviation of a constant added to each channel, microvolts
     c.data.splits = ("train",)  # parts to learn from; ("train", "validation") for a last fit, all settings chosen
     c.data.tasks = ("tuab", "tuev", "tusl", "seed", "seed_iv", "hmc", "workload")  # or FILE.py of your own
     c.data.prompts = "official"  # "varied" asks in other words too, with options in any order
-    c.initial.pretrain = f"runs/{size}/pretrain"
+    c.initial.pretrain = f"runs/{size}/pretrain"  # workdir of the pretrain stage to go on from
 
     c.batch_size = 128
     c.text_batch_size = 32

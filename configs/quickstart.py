@@ -10,15 +10,15 @@ import importlib
 
 from ml_collections import ConfigDict
 
+from neurolm_jax.configuration import STAGES
 from neurolm_jax.errors import UserError
-from neurolm_jax.stages import NAMES
 
 ROOT = "runs/quickstart"
 
 
 def get_config(stage: str) -> ConfigDict:
-    if stage not in NAMES:
-        raise UserError(f"quickstart.py:{stage}: the stages are {', '.join(NAMES)}")
+    if stage not in STAGES:
+        raise UserError(f"quickstart.py:{stage}: the stages are {', '.join(STAGES)}")
     c = importlib.import_module(f"configs.{stage}").get_config("quickstart")
     c.data.root = f"{ROOT}/data"
     c.compilation_cache = f"{ROOT}/compilation_cache"
@@ -26,7 +26,7 @@ def get_config(stage: str) -> ConfigDict:
     c.keep_checkpoints = 2
     c.validation_batches = 10
     for name in c.initial:
-        if name in NAMES:
+        if name in STAGES:
             c.initial[name] = f"{ROOT}/{name}"
     if stage in ("tokenizer", "pretrain"):
         c.data.train = tuple(f"{task}/recordings/train" for task in ("blink", "scp1", "eyes"))

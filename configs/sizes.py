@@ -1,7 +1,8 @@
 """Model sizes.
 
 ``b``, ``l`` and ``xl`` are the paper's; ``official_b`` ... compute what the released models compute. ``debug`` runs
-anywhere in seconds, ``quickstart`` on a laptop in minutes. The tokenizer is the same for b, l and xl.
+anywhere in seconds, ``quickstart`` on a laptop in minutes. The tokenizer is the same for b, l and xl. What the fields
+mean stands in ``neurolm_jax/models/config.py``.
 """
 
 from ml_collections import ConfigDict

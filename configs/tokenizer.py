@@ -16,12 +16,12 @@ def get_config(size: str = "b") -> ConfigDict:
     c = base("tokenizer")
     c.tokenizer = sizes.tokenizer(size)
     c.row_length = 1024  # EEG tokens in a row
-    c.text_vocabulary = 50304
+    c.text_vocabulary = 50304  # tokens of the language model whose embedding EEG is aligned with
     c.data.train = ("eeg",)  # folders under data.root
     c.data.weights = ()  # their shares of the rows; () takes each as often as it has hours
     c.data.random_start = False  # windows start anywhere in a recording, instead of one after the other
-    c.data.validation = ("validation",)
-    c.initial.language = "runs/b/language"
+    c.data.validation = ("validation",)  # folders under data.root, of recordings that are not in data.train
+    c.initial.language = "runs/b/language"  # workdir of the language stage whose token embedding it is
 
     c.batch_size = 512
     c.text_batch_size = 128

@@ -19,9 +19,8 @@ import pathlib
 import sys
 
 from absl import flags
-from ml_collections import config_flags
 
-from neurolm_jax import configuration, train
+from neurolm_jax import command_line, configuration, train
 from neurolm_jax.command import run
 from neurolm_jax.errors import UserError
 from neurolm_jax.outputs import appearing_file
@@ -36,21 +35,21 @@ _TABLES = flags.DEFINE_string("tables", None, "Print the JSON files of a folder 
 
 def main() -> None:
     if any(argument.split("=")[0].lstrip("-") == "tables" for argument in sys.argv):
-        train.parse_flags(sys.argv, "tables")
+        command_line.parse_flags(sys.argv, "tables")
         from neurolm_jax.ahead import tables
 
         found = tables.read(pathlib.Path(_TABLES.value))
         print(tables.programs(found), tables.weak_scaling(found), sep="\n")
         return
-    train.parse_flags(sys.argv, "config", "topology")
-    config = flags.FLAGS["config"].value
+    command_line.parse_flags(sys.argv, "config", "topology")
+    config = command_line.CONFIG.value
     configuration.check(config)
 
     from neurolm_jax.ahead import topologies
     from neurolm_jax.ahead.estimates import estimate
 
     chip, devices = topologies.devices(_TOPOLOGY.value)
-    name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"]))
+    name = pathlib.Path(command_line.config_file())
     told = {"config": f"{name.parent.name}/{name.name}", "topology": _TOPOLOGY.value}
     if _SEARCH.value:
         found = told | search_and_show(config, chip, devices, _ROWS.value, _TOPOLOGY.value, _QUICK.value)

@@ -15,7 +15,7 @@ and its dense mask made on the host; and how many cores feed one TPU v5p that tr
 code: EEG padded to 276 tokens, and the whole model over the whole row for each of five new tokens; with 5 s of 23
 channels and a question of 64 tokens.
 ``train``: full training steps of each stage in float32: valid EEG tokens a second, share of the best matrix product,
-memory; --twin times plain PyTorch beside it, in the way of the released code (needs the extra torch). Tokenizer
+memory; --twin times plain PyTorch beside it, in the way of the released code (needs the extra convert). Tokenizer
 and pre-training: two rows of 23 channels x 44 s; instruct: four samples of 23 channels x 5 s with 80 tokens of question
 and answer; all with a row of 1,024 tokens of text.
 """

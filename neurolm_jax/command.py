@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import pathlib
 import sys
 import traceback
 from collections.abc import Callable
@@ -22,6 +23,7 @@ def run(main: Callable[[], None], computes: bool = False) -> None:
     """
     if computes and main.__module__ == "__main__":
         huge_pages.ask_for_them()
+    make_configs_importable()
     try:
         main()
     except UserError as error:
@@ -36,6 +38,19 @@ def run(main: Callable[[], None], computes: bool = False) -> None:
     except Exception:
         _leave_job()
         raise
+
+
+def folder_of_configs() -> pathlib.Path:
+    """The folder that holds ``configs``: inside this package where it is installed, in a clone beside it."""
+    package = pathlib.Path(__file__).parent
+    return package / "shipped" if (package / "shipped").is_dir() else package.parent
+
+
+def make_configs_importable() -> None:
+    """So that config files in any folder can say ``from configs import sizes``. They are a namespace package: a folder
+    ``configs`` where the command is given may have more."""
+    if (folder := str(folder_of_configs())) not in sys.path:
+        sys.path.append(folder)
 
 
 def _leave(code):
@@ -65,9 +80,11 @@ def fail(message: object, code: int = 2) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
-        sys.exit(fail(f"{message}; see 'python -m neurolm_jax.{self.prog} --help'"))
+        sys.exit(fail(f"{message}; see '{self.prog} --help'"))
 
 
 def argument_parser(name: str, description: str) -> argparse.ArgumentParser:
     """A parser for the command ``name`` (and for its sub-commands) whose own errors are one line too."""
-    return _Parser(prog=name, description=description, formatter_class=argparse.RawTextHelpFormatter)
+    return _Parser(
+        prog=f"python -m neurolm_jax.{name}", description=description, formatter_class=argparse.RawTextHelpFormatter
+    )

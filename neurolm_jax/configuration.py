@@ -1,5 +1,6 @@
 """Fields that every stage's config has, and their check.
 
+The comment behind a field, or above it, is its documentation: ``train --print`` shows it (``reporting/fields.py``).
 Config files under ``configs/`` start from ``base(stage)`` and fill in the rest. Command-line overrides
 (``--config.steps=40``) are checked by ml_collections against the types that stand here.
 """
@@ -12,12 +13,15 @@ from ml_collections import ConfigDict
 
 from neurolm_jax.errors import UserError
 from neurolm_jax.models.config import PATCH_NORMS, REMAT
+from neurolm_jax.suggestions import did_you_mean
+
+STAGES = ("language", "tokenizer", "pretrain", "instruct")
 
 
 def base(stage: str) -> ConfigDict:
     """A config with the fields that all stages share."""
     c = ConfigDict()
-    c.stage = stage
+    c.stage = stage  # language, tokenizer, pretrain or instruct
     c.seed = 0  # of initial weights, order of data, dropout, revival
     c.steps = 100_000  # optimizer steps in all; 0 keeps the initial weights
     c.batch_size = 64  # rows of EEG or dialogues, over all devices
@@ -27,37 +31,69 @@ def base(stage: str) -> ConfigDict:
 
     c.learning_rate = 5e-5  # at the end of warm-up
     c.final_learning_rate = 1e-5  # at the last step
-    c.warmup_steps = 1000
-    c.weight_decay = 0.1
-    c.beta1 = 0.9
-    c.beta2 = 0.95
+    c.warmup_steps = 1000  # in which the learning rate grows from 0; after them it falls along a cosine
+    c.weight_decay = 0.1  # AdamW's, of matrices and tables alone
+    c.beta1 = 0.9  # decay of AdamW's first moment
+    c.beta2 = 0.95  # decay of its second moment
     c.clip_norm = 1.0  # global gradient norm; 0 leaves it
 
-    c.checkpoint_every = 1000  # steps
-    c.keep_checkpoints = 2
+    c.checkpoint_every = 1000  # steps between checkpoints, and at the end
+    c.keep_checkpoints = 2  # the newest so many
     c.evaluate_every = 1000  # steps between validations, and at the end; 0 never validates
     c.validation_batches = 100  # at most, in one validation
-    c.log_every = 10
+    c.log_every = 10  # steps between lines of metrics.jsonl
+    c.wandb = ""  # project of Weights & Biases that gets the same numbers; "" for none
 
     c.faults = ConfigDict()
     c.faults.in_a_row = 10  # steps skipped one after another (loss or gradient not finite) before the run rolls back
     c.faults.rollbacks = 3  # times it does so, leaving out the data since the checkpoint, before it stops
     c.faults.spike = 0.0  # standard deviations above the loss's moving mean from which on a step is skipped; 0 for none
-    # Seconds that a process may take for each of these before it ends itself, to be started again; 0 for any.
-    c.patience = ConfigDict({"restore": 7200.0, "data": 1800.0, "compile": 7200.0, "step": 1800.0, "save": 3600.0})
-    # Devices along each axis, -1 for what the others leave: data splits rows, fsdp rows and parameters, tensor heads
-    # and vocabulary, sequence the length of long rows.
-    c.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1, "sequence": 1})
+
+    # Seconds that a process may take before it ends itself, to be started again; 0 for any.
+    c.patience = ConfigDict()
+    c.patience.restore = 7200.0  # to make the state, or to read it from a checkpoint
+    c.patience.data = 1800.0  # to wait for a batch
+    c.patience.compile = 7200.0  # for the first step
+    c.patience.step = 1800.0  # for a later one, with a validation
+    c.patience.save = 3600.0  # to hand a checkpoint over, and to finish the last
+
+    # Devices along each axis; one may be -1 for what the others leave.
+    c.mesh = ConfigDict()
+    c.mesh.data = -1  # splits rows
+    c.mesh.fsdp = 1  # splits rows and parameters, with the optimizer's moments
+    c.mesh.tensor = 1  # splits heads, hidden units and vocabulary
+    c.mesh.sequence = 1  # splits the length of long rows
     c.compilation_cache = ""  # folder that keeps compiled programs; "" keeps none
 
     c.data = ConfigDict()
     c.data.root = "data"  # folder under which prepare wrote
-    c.data.text = "text"
+    c.data.text = "text"  # folder of plain text under data.root
     c.data.threads = 4  # that read ahead, in each process
     c.data.damaged = 100  # records that cannot be read, of which more stop a process; they are left out
     c.data.workers = 0  # processes that put batches together; 0 does so in this one
     c.initial = ConfigDict()  # workdirs of earlier stages
     return c
+
+
+def check_fields(c: ConfigDict) -> None:
+    """Refuse a config whose fields are not those of its stage: a name in a file may be a slip of the hand.
+
+    Raises:
+      UserError: naming the field, and the nearest.
+    """
+    import importlib
+
+    if c.get("stage") not in STAGES:
+        raise UserError(f"config.stage: {c.get('stage')!r} is not one of {', '.join(STAGES)}")
+    known = [name for name, _ in flat(importlib.import_module(f"configs.{c.stage}").get_config())]
+    found = [name for name, _ in flat(c)]
+    for name in found:
+        if name not in known:
+            hint = did_you_mean(name, known, "config.")
+            raise UserError(f"config.{name}: no such field of the stage {c.stage}{hint}")
+    for name in known:
+        if name not in found:
+            raise UserError(f"config.{name}: missing; configs/{c.stage}.py has it")
 
 
 def use_compilation_cache(c: ConfigDict) -> None:

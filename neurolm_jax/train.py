@@ -1,10 +1,10 @@
 """Train one stage.
 
   python -m neurolm_jax.train --config configs/quickstart.py:tokenizer --workdir W [--config.steps=40 ...]
+  python -m neurolm_jax.train --config configs/pretrain.py:b [--config.batch_size=64 ...] --print | --dry_run
 
 Started again with the same workdir it goes on from the newest checkpoint; a finished run is left as it is. SIGTERM
-makes it save and end. --replay STEP takes one step again, from the checkpoint before, and tells which of its rows and
-gradients are not finite.
+makes it save and end.
 """
 
 import contextlib
@@ -13,26 +13,41 @@ import pathlib
 import sys
 
 from absl import flags
-from ml_collections import config_flags
 
 from neurolm_jax import configuration
 from neurolm_jax.command import run
+from neurolm_jax.command_line import CONFIG, config_file, parse_flags
 from neurolm_jax.errors import UserError
 from neurolm_jax.training import preemption, processes
 from neurolm_jax.training.preemption import Notice
 from neurolm_jax.training.processes import say
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with its argument after a colon.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and metrics.")
-_REPLAY = flags.DEFINE_integer("replay", None, "Look at this step of the run again instead of going on.", lower_bound=1)
+_PRINT = flags.DEFINE_bool("print", False, "Print the derived and checked config as YAML, every field explained.")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Open the data, compile a step, print tokens, steps, memory and time; write nothing."
+)
+_PROFILE = flags.DEFINE_integer(
+    "profile", 0, "Trace so many steps, from the third after the start, into WORKDIR/profile.", lower_bound=0
+)
+_REPLAY = flags.DEFINE_integer(
+    "replay",
+    None,
+    "Take this step of the run again, from the checkpoint before, and tell which of its rows and gradients are not"
+    " finite.",
+    lower_bound=1,
+)
 
 
-def train(config, workdir: pathlib.Path, replay: int | None = None, notice: Notice | None = None) -> None:
+def train(
+    config, workdir: pathlib.Path, replay: int | None = None, notice: Notice | None = None, profiled: int = 0
+) -> None:
     """A stage from where it is to its last step. Everything that differs between stages is in ``stages/``.
 
     Args:
       replay: a step to take a closer look at instead; nothing is written.
       notice: tells when to save and end.
+      profiled: steps to trace.
     """
     import jax
 
@@ -40,6 +55,7 @@ def train(config, workdir: pathlib.Path, replay: int | None = None, notice: Noti
     from neurolm_jax.stages.restore import restore_run
     from neurolm_jax.training import checkpoint, faults, health, provenance
     from neurolm_jax.training.loop import Loop
+    from neurolm_jax.training.profiling import Profile
     from neurolm_jax.training.replay import look_at
     from neurolm_jax.training.state import abstract_state, whole_share
     from neurolm_jax.training.watchdog import Watchdog
@@ -68,7 +84,8 @@ def train(config, workdir: pathlib.Path, replay: int | None = None, notice: Noti
             new = checkpoints.save(start, state, progress, config)
             say(f"{workdir}: {config.stage} {'taken over' if new else 'is trained already'}, {start} steps")
             return
-        loop = Loop(stage, mesh, workdir, sources, held_out, checkpoints, watchdog, notice or Notice())
+        profile = stack.enter_context(contextlib.closing(Profile(workdir, profiled, start, config.steps)))
+        loop = Loop(stage, mesh, workdir, sources, held_out, checkpoints, watchdog, notice or Notice(), profile)
         while back := loop.run(state, progress):
             del state  # there may be no room for two
             with watchdog.phase("restore", start):
@@ -88,8 +105,10 @@ def plan(config):
     """
     from neurolm_jax.stages.inheritance import check_inherited
     from neurolm_jax.training import mesh as meshes
+    from neurolm_jax.training import sinks
 
     configuration.check(config)
+    sinks.check(config)
     stage = build(config)
     mesh = meshes.make_mesh(**config.mesh)
     sources, held_out = stage.sources(train=True), stage.sources(train=False)
@@ -108,35 +127,33 @@ def build(config):
         raise UserError(f"config: {error}") from error
 
 
+def dry_run(config) -> None:
+    """Everything that a run needs looked at, its step compiled for the devices that are here, and the plan printed."""
+    from neurolm_jax.ahead import here
+
+    stage, mesh, sources, held_out = plan(config)
+    here.show(stage, mesh, sources, held_out)
+
+
 def main() -> None:
-    config, workdir = parse(sys.argv)
+    parse_flags(sys.argv, "config")
+    config = CONFIG.value
     if "tasks" in config.data:  # files of the user's own are found again from any folder
         names = config.data.tasks
         config.data.tasks = tuple(str(pathlib.Path(n).absolute()) if n.endswith(".py") else n for n in names)
     configuration.check(config)  # before heavy imports
-    with preemption.noticed() as notice, processes.joined():
-        train(config, workdir, _REPLAY.value, notice)
+    if _PRINT.value:
+        from neurolm_jax.reporting import fields
 
-
-def parse(argv: list[str]):
-    """Config and workdir of a command line; every fault in it is a UserError."""
-    parse_flags(argv, "config", "workdir")
-    return _CONFIG.value, pathlib.Path(_WORKDIR.value)
-
-
-def parse_flags(argv: list[str], *needed: str) -> None:
-    """The same for a command line with other flags beside ``--config``, some of which are needed."""
-    try:
-        rest = flags.FLAGS(argv)[1:]
-        if _CONFIG.value is not None:
-            _ = _CONFIG.value.stage  # a config file that could not be read says so only here
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as error:
-        raise UserError(error) from error
-    if rest:
-        raise UserError(f"unexpected argument {rest[0]!r}")
-    for name in needed:
-        if not flags.FLAGS[name].value:
-            raise UserError(f"--{name} is missing; see 'python -m neurolm_jax.train --help'")
+        print(fields.to_yaml(config, fields.documentation(config.stage, config_file().partition(":")[0])), end="")
+    elif _DRY_RUN.value:
+        with processes.joined():
+            dry_run(config)
+    elif not _WORKDIR.value:
+        raise UserError("--workdir is missing; see 'python -m neurolm_jax.train --help'")
+    else:
+        with preemption.noticed() as notice, processes.joined():
+            train(config, pathlib.Path(_WORKDIR.value), _REPLAY.value, notice, _PROFILE.value)
 
 
 if __name__ == "__main__":

@@ -204,8 +204,9 @@ def test_the_jobset_has_the_slices_hosts_and_a_command_that_is_understood():
     assert job["podFailurePolicy"]["rules"][0]["onExitCodes"]["containerName"] == container["name"]
     # Every flag is one of train's, every path on the bucket, and the batch splits over the chips.
     code = (
-        "import sys; from neurolm_jax import configuration, train\n"
-        "config, workdir = train.parse(sys.argv); configuration.check(config)\n"
+        "import sys; from neurolm_jax import command_line, configuration, train\n"
+        "command_line.parse_flags(sys.argv, 'config', 'workdir'); config = command_line.CONFIG.value\n"
+        "workdir = command_line.flags.FLAGS.workdir; configuration.check(config)\n"
         "paths = [workdir, config.data.root, *config.initial.values()]\n"
         "assert all(str(path).startswith('/bucket/') for path in paths), paths\n"
         f"assert config.batch_size % {chips} == config.text_batch_size % {chips} == 0\n"

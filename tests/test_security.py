@@ -40,6 +40,7 @@ ALLOWED = {
     ("neurolm_jax/eeg/tasks/__init__.py", "import_module"),
     ("configs/quickstart.py", "import_module"),
     ("neurolm_jax/benchmarks/steps.py", "import_module"),
+    ("neurolm_jax/configuration.py", "import_module"),
     ("neurolm_jax/training/provenance.py", "subprocess"),
     ("neurolm_jax/weights/files.py", "pickle"),  # the name of the error that torch raises instead of running anything
 }

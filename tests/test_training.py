@@ -10,7 +10,7 @@ from small_data import config
 from neurolm_jax import inspect, train
 from neurolm_jax.errors import UserError
 from neurolm_jax.stages import restore
-from neurolm_jax.training import checkpoint, metrics, optimizer
+from neurolm_jax.training import checkpoint, metrics, optimizer, sinks
 from neurolm_jax.training.mesh import make_mesh
 
 
@@ -62,17 +62,17 @@ def test_an_interrupted_run_ends_bit_identical(runs, small_data, tmp_path, stage
     class Killed(Exception):
         pass
 
-    real = metrics.Writer.write
+    real = sinks.Writer.write
 
     def write_then_die(writer, step, scalars):
         real(writer, step, scalars)
         if step == 3:  # a step after the last save
             raise Killed
 
-    monkeypatch.setattr(metrics.Writer, "write", write_then_die)
+    monkeypatch.setattr(sinks.Writer, "write", write_then_die)
     with pytest.raises(Killed):
         train.train(c, tmp_path)
-    monkeypatch.setattr(metrics.Writer, "write", real)
+    monkeypatch.setattr(sinks.Writer, "write", real)
     assert checkpoint.newest_step(tmp_path) == 2
     train.train(c, tmp_path)
     assert checkpoint.digest(checkpoint.read_arrays(tmp_path)) == checkpoint.digest(

@@ -1,7 +1,7 @@
 """Shapes and choices of the models, as frozen dataclasses.
 
-The defaults are the paper's base size with this project's corrections. ``official=True`` configs (see
-``configs/sizes.py``) reproduce the released models instead.
+The defaults are the paper's base size with this project's corrections. ``official_*`` sizes (see ``configs/sizes.py``)
+reproduce the released models instead.
 """
 
 import dataclasses
@@ -25,25 +25,20 @@ def _check_remat(name: str, remat: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """The neural transformer that turns patches into features (paper, section 2.2).
+    """The neural transformer that turns patches into features (paper, section 2.2)."""
 
-    Attributes:
-      patch_norm: ``"patch"`` normalises every patch alone and hands its level (mean and log standard deviation) to the
-          embedding, so that padding, packing and later seconds do not matter; ``"row"`` takes the group norm's
-          statistics over the whole row, padding included, as the released models do.
-      causal: a patch sees its own and earlier seconds only. The released models see the whole segment.
-      remat: one of ``REMAT``.
-    """
-
-    layers: int = 12
-    heads: int = 12
-    width: int = 768
-    channels: int = 256
-    seconds: int = 64
+    layers: int = 12  # transformer blocks
+    heads: int = 12  # of attention in a block
+    width: int = 768  # of hidden states and features
+    channels: int = 256  # rows of the channel embedding
+    seconds: int = 64  # rows of the time embedding: no window is longer
+    # "patch" normalises every patch alone and hands its level (mean and log standard deviation) to the embedding, so
+    # that padding, packing and later seconds do not matter; "row" takes the group norm's statistics over the whole row,
+    # padding included, as the released models do.
     patch_norm: str = "patch"
-    causal: bool = True
-    dtype: str = "float32"
-    remat: str = "none"
+    causal: bool = True  # a patch sees its own and earlier seconds only; the released models see the whole segment
+    dtype: str = "float32"  # of what is computed, float32 or bfloat16; parameters are float32
+    remat: str = "none"  # what the backward pass computes anew, to save memory: none, products or all
 
     def __post_init__(self):
         if self.patch_norm not in PATCH_NORMS:
@@ -54,47 +49,33 @@ class EncoderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
-    """Encoder, quantizer, both decoders and the domain classifier.
-
-    Attributes:
-      decay: of the codebook's moving averages.
-      dead_below: a code whose moving usage falls below this share of the mean usage is revived; 0 turns revival off.
-    """
+    """Encoder, quantizer, both decoders and the domain classifier."""
 
     encoder: EncoderConfig = EncoderConfig()
-    decoder_layers: int = 4
-    codes: int = 8192
-    code_width: int = 128
-    domain_width: int = 256
-    decay: float = 0.99
-    dead_below: float = 0.05
+    decoder_layers: int = 4  # transformer blocks of each decoder, in time and in frequency
+    codes: int = 8192  # entries of the codebook
+    code_width: int = 128  # dimensions of an entry
+    domain_width: int = 256  # hidden units of the classifier that tells EEG from text
+    decay: float = 0.99  # of the codebook's moving averages
+    dead_below: float = 0.05  # a code used less than this share of the mean usage is revived; 0 revives none
 
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModelConfig:
-    """GPT-2, its vocabulary widened by the EEG codes.
+    """GPT-2, its vocabulary widened by the EEG codes."""
 
-    Attributes:
-      vocabulary: GPT-2's 50,257 tokens, [SEP], and padding to a multiple of 64.
-      codes: EEG codes appended to the output classes; 0 for a plain language model with tied embeddings.
-      approximate_gelu: GPT-2's own form of GELU, by a tanh. NeuroLM goes on with the exact one.
-      remat: one of ``REMAT``.
-      lora_rank: of the low-rank terms that are trained instead of the weights; 0 trains the weights.
-      lora_alpha: the terms are multiplied by ``lora_alpha / lora_rank``.
-    """
-
-    layers: int = 12
-    heads: int = 12
-    width: int = 768
-    vocabulary: int = 50304
-    codes: int = 0
-    positions: int = 1024
-    approximate_gelu: bool = False
-    dropout: float = 0.0
-    dtype: str = "float32"
-    remat: str = "none"
-    lora_rank: int = 0
-    lora_alpha: float = 16.0
+    layers: int = 12  # transformer blocks
+    heads: int = 12  # of attention in a block
+    width: int = 768  # of hidden states
+    vocabulary: int = 50304  # GPT-2's 50,257 tokens, [SEP], and padding to a multiple of 64
+    codes: int = 0  # EEG codes appended to the output classes; 0 for a plain language model with tied embeddings
+    positions: int = 1024  # rows of the position embedding: no text is longer
+    approximate_gelu: bool = False  # GPT-2's own form of GELU, by a tanh; NeuroLM goes on with the exact one
+    dropout: float = 0.0  # share of embeddings and of each block's outputs left out in training
+    dtype: str = "float32"  # of what is computed, float32 or bfloat16; parameters are float32
+    remat: str = "none"  # what the backward pass computes anew, to save memory: none, products or all
+    lora_rank: int = 0  # of the low-rank terms that are trained instead of the weights; 0 trains the weights
+    lora_alpha: float = 16.0  # the terms are multiplied by lora_alpha / lora_rank
 
     def __post_init__(self):
         _check_heads("language model", self.width, self.heads)
@@ -105,14 +86,11 @@ class LanguageModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class NeuroLMConfig:
-    """Language model over the frozen encoder's features.
-
-    Attributes:
-      feature_norm: standardise each feature dimension with the statistics gathered while the tokenizer trained. The
-          released models do not.
-    """
+    """Language model over the frozen encoder's features."""
 
     language: LanguageModelConfig = LanguageModelConfig(codes=8192)
-    encoder_width: int = 768
-    channels: int = 256
+    encoder_width: int = 768  # of the features
+    channels: int = 256  # rows of the channel embedding
+    # Standardise each feature dimension with the statistics gathered while the tokenizer trained. The released models
+    # do not.
     feature_norm: bool = True

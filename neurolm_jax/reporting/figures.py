@@ -34,6 +34,37 @@ def losses(name: str, lines: list[dict]) -> Figure:
     return figure
 
 
+def curves(runs: dict[str, list[dict]]) -> Figure:
+    """Losses and accuracies of several runs of a stage over their steps, a panel each and a colour a run; validation
+    dashed."""
+    keys = {key for lines in runs.values() for line in lines for key in line}
+    keys = {key for key in keys if key.endswith(("loss", "accuracy", "codes_used")) and not key.startswith("best")}
+    keys = sorted({key.removeprefix("validation_") for key in keys}, key=lambda key: (key != "loss", key))
+    rows = -(-len(keys) // 2)
+    figure = Figure(figsize=(10, 2.6 * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, 2, squeeze=False).ravel()
+    handles = {}
+    for key, axes in zip(keys, grid):
+        for i, (name, lines) in enumerate(runs.items()):
+            for prefix, style in (("", "-"), ("validation_", "--")):
+                points = [(line["step"], line[prefix + key]) for line in lines if prefix + key in line]
+                if not points:
+                    continue
+                marker = "o" if len(points) < 20 else None
+                look = {"color": f"C{i % 10}", "marker": marker, "markersize": 3, "linewidth": 1.2}
+                [drawn] = axes.plot(*zip(*points), style, **look)
+                handles.setdefault(f"{name}, validation" if prefix else name, drawn)
+        axes.set_title(key, fontsize=10)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.25)
+    for axes in grid[len(keys) :]:
+        axes.remove()
+    for axes in grid[max(0, len(keys) - 2) : len(keys)]:
+        axes.set_xlabel("step")
+    figure.legend(handles.values(), handles.keys(), fontsize=8, loc="outside upper left", ncols=4, frameon=False)
+    return figure
+
+
 def confusion(name: str, task: dict) -> Figure:
     """Rows are the true classes, columns the answers; colours are shares of a row."""
     counts = np.array(task["confusion"])

@@ -2,12 +2,11 @@
 
 from ml_collections import ConfigDict
 
+from neurolm_jax.configuration import STAGES as NAMES
 from neurolm_jax.errors import UserError
 from neurolm_jax.stages.base import Stage, Terms, Weights
 
 __all__ = ["NAMES", "Stage", "Terms", "Weights", "build"]
-
-NAMES = ("language", "tokenizer", "pretrain", "instruct")
 
 
 def build(config: ConfigDict) -> Stage:

@@ -10,11 +10,12 @@ from tqdm import tqdm
 
 from neurolm_jax.data import streams
 from neurolm_jax.errors import memory_told
-from neurolm_jax.training import faults, metrics
+from neurolm_jax.training import faults, metrics, sinks
 from neurolm_jax.training.checkpoint import Checkpoints, Progress
 from neurolm_jax.training.gradients import weighted
 from neurolm_jax.training.mesh import put_batch
 from neurolm_jax.training.preemption import Notice
+from neurolm_jax.training.profiling import Profile
 from neurolm_jax.training.state import TrainState, make_train_step, make_validation_step, prepare
 from neurolm_jax.training.watchdog import Watchdog
 
@@ -36,10 +37,12 @@ class Loop:
         checkpoints: Checkpoints,
         watchdog: Watchdog,
         notice: Notice,
+        profile: Profile,
     ):
         self._stage, self._mesh, self._workdir, self._config = stage, mesh, workdir, stage.config
         self._checkpoints, self._watchdog, self._notice = checkpoints, watchdog, notice
-        self._train_step, self._validation_step = make_train_step(stage, mesh), make_validation_step(stage, mesh)
+        self._train_step = profile.around(make_train_step(stage, mesh))
+        self._validation_step = make_validation_step(stage, mesh)
         self._process = jax.process_index(), jax.process_count()
         self._sources = sources
         rows, size = next(iter(held_out.values()))
@@ -55,7 +58,7 @@ class Loop:
         """Steps from a state on, up to the last or until asked to end; what to roll back for, if there is."""
         config, start = self._config, int(state.step)
         steps = streams.Steps(self._sources, progress.position + config.steps - start, *self._process)
-        writer = metrics.Writer(self._workdir, config.stage, start)
+        writer = sinks.Writer(self._workdir, config, start)
         with contextlib.closing(writer), self._bar(start) as bar:
             try:
                 step, loss = self._steps(state, progress, start, steps, writer, bar)

@@ -1,7 +1,6 @@
-"""Where the numbers of a run go: metrics.jsonl, TensorBoard, the progress bar."""
+"""The numbers of a run: read back, and made from what steps measure."""
 
 import json
-import math
 import pathlib
 import time
 
@@ -10,70 +9,6 @@ import numpy as np
 
 from neurolm_jax.models.losses import Mean
 from neurolm_jax.models.quantizer import used_and_perplexity
-from neurolm_jax.outputs import appearing_file
-
-
-class Writer:
-    """Appends to ``metrics.jsonl`` and TensorBoard's event files; on resuming, later lines are dropped.
-
-    Of several processes the first alone writes.
-    """
-
-    def __init__(self, workdir: pathlib.Path, stage: str, step: int):
-        self._stage = stage
-        self._file = workdir / "metrics.jsonl"
-        kept = [line for line in read(workdir) if line["step"] <= step]
-        self.seconds = max((line["seconds"] for line in kept), default=0.0)  # that earlier starts of this run took
-        self._board = None
-        if jax.process_index():
-            return
-        with appearing_file(self._file) as file:
-            file.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._board = _Events(workdir / "tensorboard", step + 1)
-
-    def write(self, step: int, scalars: dict[str, float]) -> None:
-        if self._board is None:
-            return
-        scalars = {key: value for key, value in scalars.items() if math.isfinite(value)}  # JSON has no others
-        line = {"step": step, "stage": self._stage, **{key: float(value) for key, value in scalars.items()}}
-        with self._file.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        self._board.write(step, {f"{self._stage}/{key}": value for key, value in scalars.items()})
-
-    def close(self) -> None:
-        if self._board is not None:
-            self._board.close()
-
-
-class _Events:
-    """TensorBoard's file, written here and now: its usual writer's thread hides that a disk is full, and then hangs.
-
-    Args:
-      step: from which on older files of the folder no longer count.
-    """
-
-    def __init__(self, folder: pathlib.Path, step: int):
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto import event_pb2
-
-        folder.mkdir(parents=True, exist_ok=True)
-        self._writer, self._event = EventsWriter(str(folder / "events")), event_pb2.Event
-        restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._add(self._event(step=step, session_log=restart))
-
-    def write(self, step: int, scalars: dict[str, float]) -> None:
-        from tensorboardX.proto import summary_pb2
-
-        values = [summary_pb2.Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
-        self._add(self._event(step=step, summary=summary_pb2.Summary(value=values)))
-
-    def close(self) -> None:
-        self._writer.close()
-
-    def _add(self, event):
-        event.wall_time = time.time()
-        self._writer.write_event(event)
-        self._writer.flush()
 
 
 def read(workdir: str | pathlib.Path) -> list[dict]:

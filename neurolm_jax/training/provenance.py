@@ -19,6 +19,7 @@ HARMLESS = (
     "evaluate_every",
     "validation_batches",
     "log_every",
+    "wandb",
     "mesh",
     "compilation_cache",
     "accumulation",
