@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from neurolm_jax.ahead.arithmetic import parameter_count, work
 from neurolm_jax.ahead.estimates import compiled_step
-from neurolm_jax.benchmarks.steps import best_product
+from neurolm_jax.ahead.product import best_product
 from neurolm_jax.training.processes import say
 from neurolm_jax.training.state import abstract_state
 

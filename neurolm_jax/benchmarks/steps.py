@@ -16,7 +16,6 @@ STAGES = ("tokenizer", "pretrain", "instruct")
 CHANNELS, SECONDS, TEXT = 23, 44, 1024  # of a row of EEG; tokens of the row of text
 SAMPLES, SAMPLE_SECONDS, QUESTION, ANSWER = 4, 5, 80, 6  # of the instruct stage; QUESTION holds the answer's tokens
 STEPS = 5
-SIDES = (2048, 3072, 768)  # of the matrix product that is the machine's best
 
 
 def bench_train(size: str = "b", stages=STAGES, twin: bool = False) -> dict[str, float]:
@@ -45,6 +44,7 @@ def _measure(name, size):
     import jax
 
     from neurolm_jax.ahead import arithmetic
+    from neurolm_jax.ahead.product import best_product
     from neurolm_jax.training.mesh import make_mesh, put_batch
     from neurolm_jax.training.state import create_state, make_train_step
 
@@ -118,20 +118,3 @@ def make_batch(stage) -> tuple[dict, int]:
         batch = {"eeg": rows, "text": text}
     eeg = rows["eeg"] if c.stage == "instruct" else rows
     return batch, int((eeg["segment"] > 0).sum())
-
-
-def best_product(dtype="float32") -> float:
-    """FLOP a second of a matrix product, on one device."""
-    import jax
-    import jax.numpy as jnp
-
-    rows, inner, columns = SIDES
-    a, b = jnp.ones((rows, inner), dtype), jnp.ones((inner, columns), dtype)
-    product = jax.jit(jnp.dot)
-    product(a, b).block_until_ready()
-    best = 0.0
-    for _ in range(3):
-        begin = time.perf_counter()
-        product(a, b).block_until_ready()
-        best = max(best, 2.0 * rows * inner * columns / (time.perf_counter() - begin))
-    return best
