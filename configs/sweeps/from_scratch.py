@@ -1,0 +1,17 @@
+"""Ablation of the paper: pre-training starts from a language model with random weights.
+
+  python -m neurolm_jax.scaling --sweep configs/sweeps/from_scratch.py:quickstart --workdir runs/sweeps
+
+The tokenizer is aligned with the trained one as before. The argument is a size.
+"""
+
+from neurolm_jax.studies.grids import PRETRAIN_LANGUAGE, ablation
+
+
+def get_config(base: str = "quickstart"):
+    return ablation(
+        "Language model from scratch",
+        base,
+        {"from scratch": {PRETRAIN_LANGUAGE: {"initial.gpt2": "", "steps": 0}}},
+        measured=("pretrain", "instruct"),
+    )

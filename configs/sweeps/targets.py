@@ -1,0 +1,19 @@
+"""Ablation of the paper: the tokenizer rebuilds patches in time alone, or their spectra alone.
+
+  python -m neurolm_jax.scaling --sweep configs/sweeps/targets.py:quickstart --workdir runs/sweeps
+
+The reconstruction that is not learnt is measured all the same. The argument is a size.
+"""
+
+from neurolm_jax.studies.grids import ablation
+
+
+def get_config(base: str = "quickstart"):
+    return ablation(
+        "Temporal or frequency target alone",
+        base,
+        {
+            "temporal alone": {"tokenizer": {"frequency_loss_weight": 0.0}},
+            "frequency alone": {"tokenizer": {"raw_loss_weight": 0.0}},
+        },
+    )
