@@ -2,7 +2,7 @@
 
   python -m neurolm_jax.scaling --sweep configs/sweeps/causal_encoder.py:quickstart --workdir runs/sweeps
 
-Its losses of pre-training profit from a leak (docs/numerics.md): only the answers compare. The argument is a size.
+Its losses of pre-training profit from a leak (docs/numerics.md): only the answers compare. The argument: see no_alignment.py.
 """
 
 from neurolm_jax.studies.grids import ablation, everywhere
@@ -12,5 +12,5 @@ def get_config(base: str = "quickstart"):
     return ablation(
         "Causal or bidirectional encoder",
         base,
-        {"bidirectional": everywhere(tokenizer__encoder__causal=False)},
+        {"bidirectional": everywhere({"tokenizer.encoder.causal": False})},
     )

@@ -3,7 +3,7 @@
   python -m neurolm_jax.scaling --sweep configs/sweeps/codebook.py:quickstart --workdir runs/sweeps
 
 Losses of pre-training are over other numbers of classes, so they compare with a guess of their own size alone, and not
-with each other. The argument is a size.
+with each other. The argument: see no_alignment.py.
 """
 
 from neurolm_jax.studies.grids import ablation, everywhere
@@ -15,5 +15,5 @@ def get_config(base: str = "quickstart"):
     return ablation(
         "Codebook sizes",
         base,
-        {f"{codes} codes": everywhere(tokenizer__codes=codes) for codes in SIZES.get(base, SIZES["b"])},
+        {f"{codes} codes": everywhere({"tokenizer.codes": codes}) for codes in SIZES.get(base, SIZES["b"])},
     )

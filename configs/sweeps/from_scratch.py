@@ -2,7 +2,7 @@
 
   python -m neurolm_jax.scaling --sweep configs/sweeps/from_scratch.py:quickstart --workdir runs/sweeps
 
-The tokenizer is aligned with the trained one as before. The argument is a size.
+The tokenizer is aligned with the trained one as before. The argument: see no_alignment.py.
 """
 
 from neurolm_jax.studies.grids import PRETRAIN_LANGUAGE, ablation

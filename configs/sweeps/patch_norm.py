@@ -2,7 +2,7 @@
 
   python -m neurolm_jax.scaling --sweep configs/sweeps/patch_norm.py:quickstart --workdir runs/sweeps
 
-The argument is a size.
+The argument: see no_alignment.py.
 """
 
 from neurolm_jax.studies.grids import ablation, everywhere
@@ -12,5 +12,5 @@ def get_config(base: str = "quickstart"):
     return ablation(
         "Norm of patches",
         base,
-        {"row norm": everywhere(tokenizer__encoder__patch_norm="row")},
+        {"row norm": everywhere({"tokenizer.encoder.patch_norm": "row"})},
     )

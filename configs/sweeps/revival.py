@@ -2,7 +2,7 @@
 
   python -m neurolm_jax.scaling --sweep configs/sweeps/revival.py:quickstart --workdir runs/sweeps
 
-The argument is a size.
+The argument: see no_alignment.py.
 """
 
 from neurolm_jax.studies.grids import ablation, everywhere
@@ -13,7 +13,7 @@ def get_config(base: str = "quickstart"):
         "Revival of dead codes",
         base,
         {
-            "no revival": everywhere(tokenizer__dead_below=0.0),
-            "late revival": everywhere(tokenizer__dead_below=0.01),
+            "no revival": everywhere({"tokenizer.dead_below": 0.0}),
+            "late revival": everywhere({"tokenizer.dead_below": 0.01}),
         },
     )

@@ -3,7 +3,7 @@
   python -m neurolm_jax.scaling --sweep configs/sweeps/shuffled_options.py:quickstart --workdir runs/sweeps
 
 Evaluation asks in the order that is published. Of the quickstart's sets none has lettered options, so there the first
-variant must change nothing; give a size and --set data.root=tasks for sets that do (TUEV, TUSL, SEED-IV, HMC).
+variant must change nothing; take b,FOLDER and --set data.root=tasks for sets that do (TUEV, TUSL, SEED-IV, HMC).
 """
 
 from neurolm_jax.studies.grids import ablation

@@ -64,7 +64,7 @@ class DialogueRows:
       seed: of order, crops and augmentation; None for a fixed order and centred crops.
       shuffle_labels: deal each task's labels at random among its windows (a control: nothing is left to learn).
       varied: ask in one of the task's wordings, options in any order, drawn anew for every sample in every epoch.
-      shuffled: draw the order of the options alone. Without either, or without a seed, as the released models are asked.
+      shuffled: draw the order of the options alone. Without either, or without a seed, ask as the released models are.
     """
 
     def __init__(

@@ -1,15 +1,14 @@
 """Points of the usual studies: sizes by amounts of data, and a chain of all stages with one thing changed."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from neurolm_jax.errors import UserError
+from neurolm_jax.stages import NAMES
 from neurolm_jax.studies.sweep import Point, Run, Sweep
 
 Changes = Mapping[str, Mapping[str, Any]]  # stage -> fields
 
-BASES = ("quickstart", "b", "l", "xl")
 # Where the language model's own stage is told apart: from what pre-training starts, not the tokenizer's alignment.
 PRETRAIN_LANGUAGE = "pretrain.language"
 METRICS = {
@@ -52,15 +51,17 @@ def ablation(
 ) -> Sweep:
     """A baseline and its variants through all stages, evaluated on the validation part.
 
+    A change of the tokenizer's model goes into every stage's config that describes it (``everywhere``).
+
     Args:
-      base: a size, of the quickstart or of ``configs/STAGE.py``.
+      base: ``quickstart``, or ``b,GPT2``: size b, and a file or folder of GPT-2's weights.
       variants: name -> what is changed in which stage; ``PRETRAIN_LANGUAGE`` is the language model that pre-training
-        starts from alone. A change of ``tokenizer`` or ``language`` fields goes into every stage's config that
-        describes the same model.
+        starts from alone.
       measured: stages in the table.
     """
-    if base not in BASES:
-        raise UserError(f"sweep: its argument must be one of {', '.join(BASES)}, not {base!r}")
+    size, _, gpt2 = base.partition(",")
+    if base != "quickstart" and (size != "b" or not gpt2):
+        raise UserError(f"sweep: its argument must be quickstart, or b,FOLDER with GPT-2's weights, not {base!r}")
     everything = {"baseline": {}, **variants}
     points = [
         Point(name, seed, {stage: run for stage, run in chain(base, changes, seed).items() if stage in measured})
@@ -75,29 +76,26 @@ def ablation(
 def chain(base: str, changes: Changes, seed: int) -> dict[str, Run]:
     """All stages, each from those before. The language stage does not change with the seed."""
 
+    size, _, gpt2 = base.partition(",")
+    quickstart = size == "quickstart"
+    own = {stage: {} if stage == "language" else {"seed": seed} for stage in NAMES}
+    if quickstart:  # whose last stage learns from the validation part, which is what is compared here
+        own["instruct"] |= {"data.splits": ("train",), "evaluate_every": 100}
+    else:
+        own["language"] |= {"initial.gpt2": gpt2, "steps": 0}
+
     def run(stage, initial, key=None):
-        config = f"configs/quickstart.py:{stage}" if base == "quickstart" else f"configs/{stage}.py:{base}"
-        fields = {} if stage == "language" else {"seed": seed}
-        if base == "quickstart" and stage == "instruct":
-            fields |= {"data.splits": ("train",), "evaluate_every": 100}  # the validation part is what is compared
-        return Run(stage, config, fields | dict(changes.get(key or stage, {})), initial)
+        config = f"configs/quickstart.py:{stage}" if quickstart else f"configs/{stage}.py:{size}"
+        return Run(stage, config, own[stage] | dict(changes.get(key or stage, {})), initial)
 
     language = run("language", {})
-    tokenizer = run("tokenizer", {"language": _aligned(base, language)})
     started = run("language", {}, PRETRAIN_LANGUAGE) if PRETRAIN_LANGUAGE in changes else language
+    tokenizer = run("tokenizer", {"language": language})
     pretrain = run("pretrain", {"language": started, "tokenizer": tokenizer})
     instruct = run("instruct", {"pretrain": pretrain})
     return {"language": language, "tokenizer": tokenizer, "pretrain": pretrain, "instruct": instruct}
 
 
-def everywhere(**fields: Any) -> Changes:
-    """A change of the tokenizer's model, which the configs of all later stages describe too; dots are written ``__``."""
-    named = {name.replace("__", "."): value for name, value in fields.items()}
-    return {stage: named for stage in ("tokenizer", "pretrain", "instruct")}
-
-
-def _aligned(base, language):
-    """The language model that the tokenizer is aligned with: GPT-2 small for every size."""
-    if base in ("quickstart", "b"):
-        return language
-    return dataclasses.replace(language, config="configs/language.py:b")
+def everywhere(fields: Mapping[str, Any]) -> Changes:
+    """A change of the tokenizer's model, which the configs of all later stages describe too."""
+    return {stage: fields for stage in ("tokenizer", "pretrain", "instruct")}

@@ -23,8 +23,9 @@ from neurolm_jax.outputs import appearing_file
 class Run:
     """One stage as ``train`` takes it.
 
-    stage: that it trains; config: file and argument, as after ``--config``; overrides: of its fields, by their dotted names; initial: the runs
-    that it starts from; compute: operations of all its steps, from which their number follows; 0 leaves the config's.
+    stage: that it trains; config: file and argument, as after ``--config``; overrides: of its fields, by their dotted
+    names; initial: the runs that it starts from; compute: operations of all its steps, from which their number follows;
+    0 leaves the config's.
     """
 
     stage: str
@@ -102,8 +103,8 @@ class Sweep:
 
 
 def settled(sweep: Sweep, fields: Mapping[str, str]) -> Sweep:
-    """The sweep with further fields, as typed after ``--set``, in every config that has them and of which the sweep does
-    not set them itself, and with the number of steps of every run that has a compute.
+    """The sweep with further fields, as typed after ``--set``, in every config that has them where the sweep does not
+    set them itself, and with the number of steps of every run that has a compute.
 
     Raises:
       UserError: a field that no config has, a value of another type, a config that no stage can run with.
