@@ -2,7 +2,8 @@
 
   python -m neurolm_jax.scaling --sweep configs/sweeps/causal_encoder.py:quickstart --workdir runs/sweeps
 
-Its losses of pre-training profit from a leak (docs/numerics.md): only the answers compare. The argument: see no_alignment.py.
+Its losses of pre-training profit from a leak (docs/numerics.md): only the answers compare.
+The argument: see no_alignment.py.
 """
 
 from neurolm_jax.studies.grids import ablation, everywhere

@@ -70,4 +70,6 @@ def _words(one, metric):
     if not one.agrees:
         return f"differs by {mean:+.3g}, which its seeds do not agree on"
     better = (mean < 0) == ("loss" in metric)
-    return f"is {'better' if better else 'worse'} on every seed, by {abs(mean):.3g} on average"
+    chance = 2 ** (1 - len(one.differences))
+    said = f"is {'better' if better else 'worse'} on every seed, by {abs(mean):.3g} on average"
+    return f"{said} (that {len(one.differences)} seeds agree comes by chance in {chance:.1%})"

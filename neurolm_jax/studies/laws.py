@@ -181,7 +181,8 @@ def _terms(found):
         low, high = found.interval(lambda one, name=name: getattr(one, name))
         yield (
             f"from the smallest {what} to the largest ({values.max() / values.min():.1f} times) its term falls by"
-            f" {gain:.3g}, {gain / points.loss.max():.1%} of the highest loss; {name} = {exponent:.2f} ({low:.2f} to {high:.2f})"
+            f" {gain:.3g}, {gain / points.loss.max():.1%} of the highest loss;"
+            f" {name} = {exponent:.2f} ({low:.2f} to {high:.2f})"
         )
 
 
@@ -205,7 +206,8 @@ def _frontier_words(found, cost, weak):
         yield "no best size for a given compute: an exponent is 0, or a larger model costs no more"
         return
     low, high = _exponent_interval(found, cost)
-    line = f"the best N grows as C^{exponents(found.law, cost)[0]:.2f} ({low:.2f} to {high:.2f}), with C ~ N^{cost.p:.2f} D"
+    of_n = exponents(found.law, cost)[0]
+    line = f"the best N grows as C^{of_n:.2f} ({low:.2f} to {high:.2f}), with C ~ N^{cost.p:.2f} D"
     yield f"{line}; within the compute that was tried only" if weak else line
 
 
