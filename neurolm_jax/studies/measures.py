@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from flax.traverse_util import flatten_dict
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from neurolm_jax.ahead import arithmetic
 from neurolm_jax.inference import findings
@@ -48,6 +48,15 @@ class Row(NamedTuple):
 
 def size_of(config: ConfigDict) -> Size:
     """Of a config's model and batch, without making it."""
+    alike = config.copy_and_resolve_references()
+    alike.update(seed=0, steps=1)  # what does not matter, and in which points of a grid differ
+    if "share" in alike.data:
+        alike.data.share = 1.0
+    return _size(FrozenConfigDict(alike))
+
+
+@functools.lru_cache(maxsize=256)
+def _size(config):
     stage = build(config)
     weights = abstract_state(stage, make_mesh()).weights
     flat = flatten_dict(weights.params)
