@@ -29,7 +29,7 @@ GRIDS = {
 @pytest.fixture(scope="module", params=GRIDS)
 def known(request):
     truth, n, d, noise = GRIDS[request.param]
-    return truth, law.fit(made(truth, n, d, noise, seeds=3), resamples=60)
+    return truth, law.fit(made(truth, n, d, noise, seeds=3), resamples=40)
 
 
 def test_known_exponents_are_found_within_a_tenth(known):

@@ -8,12 +8,14 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import least_squares
+from scipy.optimize import least_squares, nnls
 
 DELTA = 1e-3  # of the Huber loss of the residuals of log L
 RESAMPLES = 200
+GRID = np.geomspace(0.03, 2.5, 10)  # of exponents to start from
+STARTS, LEAST = 8, 1e-3  # how many of them; a term's least share of the lowest loss there
 PARAMETERS = 5
-EXPONENTS, FREE = (0.0, 4.0), 30.0  # bounds of a and b, and of the other numbers' logarithms, from above and below
+EXPONENTS, FREE = (0.0, 4.0), 30.0  # bounds of a and b, and of the size of the other numbers' logarithms
 
 
 class Law(NamedTuple):
@@ -65,7 +67,7 @@ def fit(points: Points, resamples: int = RESAMPLES, seed: int = 0) -> Fit:
     if not (points.loss > 0).all():
         raise ValueError("a loss that is not positive")
     centre = np.log(points.n).mean(), np.log(points.d).mean()
-    best = _best(points, centre, _starts(points))
+    best = _best(points, centre, _starts(points, centre))
     law, rng = _law(best, centre), np.random.default_rng(seed)
     near = [best, best * [1, 1, 1, 0.6, 0.6]]
     resampled = []
@@ -83,33 +85,50 @@ def cells(points: Points) -> set[tuple[float, float]]:
     return set(zip(np.asarray(points.n).tolist(), np.asarray(points.d).tolist()))
 
 
-def _starts(points):
-    """E from little to nearly all of the lowest loss, what is left split between both terms, several exponents."""
-    lowest, middle = points.loss.min(), np.median(points.loss)
-    for share, split, a, b in itertools.product((0.1, 0.5, 0.9), (0.2, 0.5, 0.8), (0.1, 0.4, 1.0), (0.1, 0.4, 1.0)):
-        rest = middle - share * lowest
-        yield np.array([np.log(share * lowest), np.log(split * rest), np.log((1 - split) * rest), a, b])
+def _starts(points, centre):
+    """For exponents of a grid, the E, A and B that suit them best (non-negative least squares of relative errors); of
+    all those, the places from which the Huber loss is lowest already."""
+    x, y, target = _logs(points, centre)
+    found = []
+    for a, b in itertools.product(GRID, GRID):
+        columns = np.stack([np.ones(len(x)), np.exp(-a * x), np.exp(-b * y)], axis=1)  # [R, 3]
+        scales, _ = nnls(columns / points.loss[:, None], np.ones(len(x)))
+        theta = np.array([*np.log(np.maximum(scales, LEAST * points.loss.min())), a, b])
+        found.append((huber_loss(_residuals(theta, x, y, target)), theta))
+    return [theta for _, theta in sorted(found, key=lambda one: one[0])[:STARTS]]
+
+
+def huber_loss(residuals: np.ndarray) -> float:
+    """In units in which a residual of delta counts one half."""
+    size = np.abs(residuals) / DELTA
+    return float(np.where(size <= 1, np.square(size) / 2, size - 0.5).sum())
 
 
 def _best(points, centre, starts):
-    x, y, target = np.log(points.n) - centre[0], np.log(points.d) - centre[1], np.log(points.loss)
-
-    def terms(theta):
-        return np.stack([np.full(len(x), theta[0]), theta[1] - theta[3] * x, theta[2] - theta[4] * y])  # [3, R]
-
-    def residuals(theta):
-        return np.logaddexp.reduce(terms(theta)) - target
+    x, y, target = _logs(points, centre)
 
     def slopes(theta):
-        shares = terms(theta)
-        shares = np.exp(shares - np.logaddexp.reduce(shares))
+        terms = _terms(theta, x, y)
+        shares = np.exp(terms - np.logaddexp.reduce(terms))
         return np.stack([*shares, -shares[1] * x, -shares[2] * y], axis=1)  # [R, 5]
 
     low, high = [-FREE] * 3 + [EXPONENTS[0]] * 2, [FREE] * 3 + [EXPONENTS[1]] * 2
     options = {"bounds": (low, high), "loss": "huber", "f_scale": DELTA, "x_scale": "jac", "max_nfev": 300}
     inside = (np.clip(start, np.add(low, 1e-6), np.subtract(high, 1e-6)) for start in starts)
-    found = (least_squares(residuals, start, slopes, **options) for start in inside)
+    found = (least_squares(lambda theta: _residuals(theta, x, y, target), start, slopes, **options) for start in inside)
     return min(found, key=lambda one: one.cost).x
+
+
+def _logs(points, centre):
+    return np.log(points.n) - centre[0], np.log(points.d) - centre[1], np.log(points.loss)
+
+
+def _terms(theta, x, y):
+    return np.stack([np.full(len(x), theta[0]), theta[1] - theta[3] * x, theta[2] - theta[4] * y])  # [3, R]
+
+
+def _residuals(theta, x, y, target):
+    return np.logaddexp.reduce(_terms(theta, x, y)) - target
 
 
 def _law(theta, centre):
