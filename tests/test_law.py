@@ -105,6 +105,13 @@ def test_the_best_size_is_where_the_loss_is_lowest():
         np.testing.assert_allclose([of_n, cost.p * of_n + of_d], [np.log10(grown), 1.0])
 
 
+def test_without_an_exponent_there_is_no_best_size():
+    cost = Cost(6.0, 1.0, 0.0)
+    assert optimum(SMALL._replace(a=0.0), cost, 1e15) is None
+    assert optimum(SMALL._replace(a=0.011, a_scale=1e-12), cost, 1e15) is None  # 10^90 parameters or so
+    assert optimum(SMALL, Cost(6.0, 0.0, 0.0), 1e15) is None
+
+
 def test_the_papers_exponents():
     """Hoffmann et al. 2022, table 2: N grows as C^0.46, D as C^0.54 (approach 3)."""
     np.testing.assert_allclose(exponents(CHINCHILLA, Cost(6.0, 1.0, 0.0)), (0.46, 0.54), atol=0.01)

@@ -283,6 +283,7 @@ def test_what_is_no_sweep_is_refused(tmp_path, monkeypatch):
         ({"points": [point, point]}, "points must differ"),
         ({"points": []}, "there must be one"),
         ({"metrics": {}}, "no metrics of tokenizer"),
+        ({"points": [Point("x", 0, {"language": tokenizer()})]}, "the language stage reads no EEG"),
         ({"kind": "ablation", "baseline": "y"}, "no point is named as its baseline"),
     ):
         with pytest.raises(UserError, match=said):

@@ -40,23 +40,25 @@ def iso_compute(rows: Sequence[Row], fit: Fit, cost: Cost) -> Figure:
         axes.plot([row.parameters for row in here], [row.loss for row in here], "o", color=colour, markersize=4)
         label = f"{compute:.2g} operations"
         axes.plot(curve, fit.law(curve, compute / cost(curve, 1)), "-", color=colour, linewidth=1, label=label)
-        if fit.law.a > 0 < fit.law.b and cost.p > 0:
-            best = optimum(fit.law, cost, compute)
-            if curve[0] <= best.n <= curve[-1]:
-                axes.plot(best.n, best.loss, "*", color=colour, markersize=11)
+        best = optimum(fit.law, cost, compute)
+        if best and curve[0] <= best.n <= curve[-1]:
+            axes.plot(best.n, best.loss, "*", color=colour, markersize=11)
     axes.set(xscale="log", yscale="log", xlabel="N, parameters", ylabel="loss")
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
 def frontier(fit: Fit, cost: Cost, compute: np.ndarray) -> Figure:
-    """The best N and D over compute [C], with the bootstrap's 95% band."""
+    """The best N and D over compute [C], where there is one, with the bootstrap's 95% band."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
-    laws = [law for law in fit.resampled if law.a > 0 < law.b]
+    best = [optimum(fit.law, cost, c) for c in compute]
+    drawn = [[optimum(law, cost, c) for c in compute] for law in fit.resampled]
+    drawn = [curve for curve in drawn if all(curve)]
     for axes, place, name in zip(figure.subplots(1, 2), (0, 1), ("N, parameters", "D, tokens")):
-        bands = [[optimum(law, cost, c)[place] for c in compute] for law in laws]
-        axes.plot(compute, [optimum(fit.law, cost, c)[place] for c in compute], color="C0")
-        axes.fill_between(compute, *np.percentile(bands, [2.5, 97.5], axis=0), alpha=0.25)
+        axes.plot(compute, [one[place] for one in best], color="C0")
+        if drawn:
+            bands = [[one[place] for one in curve] for curve in drawn]
+            axes.fill_between(compute, *np.percentile(bands, [2.5, 97.5], axis=0), alpha=0.25)
         axes.set(xscale="log", yscale="log", xlabel="operations", ylabel=f"best {name}")
     return figure
 

@@ -12,6 +12,7 @@ from neurolm_jax.studies.law import PARAMETERS, Fit, Law, Points, cells
 
 RANGE = 4.0  # N and D must each span this factor
 REACH = 10.0  # times what was tried: how far is foretold at most
+BEYOND = np.log(1e30)
 NO_EXPONENT = 0.01  # below it, an exponent's interval touches 0
 KNOWN = (
     0.05,
@@ -55,19 +56,18 @@ def fit_cost(points: Points, compute: np.ndarray) -> Cost:
     return Cost(float(np.exp(k)), p, float(np.sqrt(np.mean(np.square(y - p * x - k)))))
 
 
-def optimum(law: Law, cost: Cost, compute: float) -> Best:
-    """Where the loss along C = k N^p D is lowest: a A N^-a = p b B D^-b.
-
-    Raises:
-      ValueError: there is no such place, since an exponent is 0 or a larger model costs no more.
-    """
-    power = law.a + cost.p * law.b
-    if min(law.a, law.b, cost.p, law.a_scale, law.b_scale) <= 0:
-        raise ValueError("no best size: an exponent, or the cost of parameters, is not above 0")
-    ratio = law.a * law.a_scale / (cost.p * law.b * law.b_scale)
-    n = (ratio * (compute / cost.k) ** law.b) ** (1 / power)
-    d = compute / (cost.k * n**cost.p)
-    return Best(float(n), float(d), float(law(n, d)))
+def optimum(law: Law, cost: Cost, compute: float) -> Best | None:
+    """Where the loss along C = k N^p D is lowest: a A N^-a = p b B D^-b. None if there is no such place, or none of a
+    size that could be: an exponent is about 0, or a larger model costs no more."""
+    if min(law.a, law.b, cost.p) < NO_EXPONENT:
+        return None
+    ratio = np.log([law.a * law.a_scale, cost.p * law.b * law.b_scale]) @ [1, -1]
+    log_n = (ratio + law.b * np.log(compute / cost.k)) / (law.a + cost.p * law.b)
+    log_d = np.log(compute / cost.k) - cost.p * log_n
+    if not (np.abs([log_n, log_d]) < BEYOND).all():
+        return None
+    n, d = float(np.exp(log_n)), float(np.exp(log_d))
+    return Best(n, d, float(law(n, d)))
 
 
 def exponents(law: Law, cost: Cost) -> tuple[float, float]:

@@ -58,7 +58,7 @@ def report(stage: str, rows: Sequence[Row], sweep: Sweep, targets: Sequence[tupl
         parts += more
         told |= {"cost": cost._asdict(), "frontier": _frontier_json(found, cost, rows)}
         foretold = foretold_best | foretold
-        lines += _frontier_words(found, cost, weak)
+        lines += _frontier_words(found, cost, rows, weak)
     else:
         lines.append("No compute frontier: D counts distinct tokens, and what a run costs follows from those it saw")
     lines += _foretold_words(foretold, weak)
@@ -111,9 +111,9 @@ def _curves(stage, found):
 def _compute(stage, rows, found, cost):
     """Figures of matched compute and the frontier, and the losses foretold on it."""
     parts = [Picture(f"Matched compute: {stage}", f"{stage}-compute.png", figures.iso_compute(rows, found, cost))]
-    if not _has_best(found, cost):
-        return parts, {}
     most = max(row.operations for row in rows)
+    if not _has_best(found, cost, rows):
+        return parts, {}
     reach = np.geomspace(min(row.operations for row in rows), REACH * most, 30)
     parts.append(
         Picture(f"Best use of compute: {stage}", f"{stage}-frontier.png", figures.frontier(found, cost, reach))
@@ -125,8 +125,10 @@ def _compute(stage, rows, found, cost):
     return parts, foretold
 
 
-def _has_best(found: Fit, cost: Cost) -> bool:
-    return min(found.law.a, found.law.b, cost.p) > 0
+def _has_best(found: Fit, cost: Cost, rows) -> bool:
+    """At any compute from the least that was tried to the most that is shown."""
+    least, most = (choose(row.operations for row in rows) for choose in (min, max))
+    return all(optimum(found.law, cost, compute) for compute in (least, REACH * most))
 
 
 def _law_json(found):
@@ -137,7 +139,7 @@ def _law_json(found):
 
 
 def _frontier_json(found, cost, rows):
-    if not _has_best(found, cost):
+    if not _has_best(found, cost, rows):
         return None
     budgets = sorted({row.operations for row in rows})
     of_n, of_d = exponents(found.law, cost)
@@ -199,11 +201,11 @@ def _best_sizes(levels):
         yield f"of the sizes at {here[0].rows[0].operations:.2g} operations, {best.name} has the lowest loss, {place}"
 
 
-def _frontier_words(found, cost, weak):
+def _frontier_words(found, cost, rows, weak):
     if cost.error > 0.1:
         yield f"what a run costs follows C = k N^p D to {cost.error:.0%} only"
-    if not _has_best(found, cost):
-        yield "no best size for a given compute: an exponent is 0, or a larger model costs no more"
+    if not _has_best(found, cost, rows):
+        yield "no best size for a given compute: an exponent is about 0, or a larger model costs no more"
         return
     low, high = _exponent_interval(found, cost)
     of_n = exponents(found.law, cost)[0]

@@ -98,6 +98,8 @@ class Sweep:
             raise UserError("sweep: points must differ in name, budget or seed, and there must be one")
         if self.kind == "ablation" and self.baseline not in {point.name for point in self.points}:
             raise UserError(f"sweep: no point is named as its baseline, {self.baseline!r}")
+        if any("language" in point.runs for point in self.points):
+            raise UserError("sweep: the language stage reads no EEG; measure what starts from it")
         if missing := {stage for point in self.points for stage in point.runs} - set(self.metrics):
             raise UserError(f"sweep: no metrics of {', '.join(sorted(missing))}")
 
