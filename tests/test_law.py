@@ -108,7 +108,7 @@ def test_the_best_size_is_where_the_loss_is_lowest():
 def test_without_an_exponent_there_is_no_best_size():
     cost = Cost(6.0, 1.0, 0.0)
     assert optimum(SMALL._replace(a=0.0), cost, 1e15) is None
-    assert optimum(SMALL._replace(a=0.011, a_scale=1e-12), cost, 1e15) is None  # 10^90 parameters or so
+    assert optimum(SMALL._replace(a=0.011, a_scale=1e-12), cost, 1e15) is None  # at 10^-23 parameters
     assert optimum(SMALL, Cost(6.0, 0.0, 0.0), 1e15) is None
 
 

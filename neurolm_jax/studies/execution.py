@@ -60,10 +60,22 @@ def finished(run: Run, runs: pathlib.Path) -> bool:
 
 
 def _open_steps(sweep, runs) -> Iterator[tuple[str, Sequence[str]]]:
-    """Runs that are not finished, or not evaluated, by name, with their commands, in order."""
+    """Runs that are not finished, or not evaluated, by name, with their commands, in order; of those before measured
+    ones only what these still need."""
     measured = {run.name for point in sweep.points for run in point.runs.values()}
-    for name, run in in_order(sweep).items():
-        if not finished(run, runs):
+    needed = set()
+
+    def need(run):
+        if run.name not in needed and not finished(run, runs):
+            needed.add(run.name)
+            for earlier in run.initial.values():
+                need(earlier)
+
+    known = in_order(sweep)
+    for name in measured:
+        need(known[name])
+    for name, run in known.items():
+        if name in needed:
             yield name, train_command(run, runs)
         wanted = sweep.evaluate and run.stage == "instruct" and name in measured
         if wanted and not evaluation_file(runs / name, sweep.evaluate).is_file():
