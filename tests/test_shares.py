@@ -1,7 +1,7 @@
 """How much data, and which parts of a loss, a run learns from."""
 
 import collections
-import functools
+import pathlib
 
 import jax
 import numpy as np
@@ -22,6 +22,7 @@ from neurolm_jax.training.gradients import loss_and_gradients
 from neurolm_jax.training.mesh import make_mesh
 from neurolm_jax.training.state import create_state
 
+NOWHERE = pathlib.Path("none")  # earlier stages, which nothing here reads
 SHARES = (0.1, 0.3, 0.5, 0.8, 1.0)
 
 
@@ -66,15 +67,15 @@ def test_rows_of_a_share_hold_its_records_alone(small_data):
     assert patches < {p.tobytes() for i in range(len(every)) for p in every[i]["patches"][every[i]["segment"] > 0]}
 
 
-def test_training_reads_the_share_and_validation_everything(small_data, runs):
+def test_training_reads_the_share_and_validation_everything(small_data):
     for stage in ("tokenizer", "pretrain"):
-        c = config(stage, small_data, runs)
-        whole = train.build(c)
+        c = config(stage, small_data, NOWHERE)
+        whole, held_out = (train.build(c).sources(train=learns)["eeg"][0] for learns in (True, False))
         c.data.share = 0.5
-        part = train.build(c)
-        assert part.sources(True)["eeg"][0].amount.distinct < whole.sources(True)["eeg"][0].amount.distinct
-        assert part.sources(False)["eeg"][0].content == whole.sources(False)["eeg"][0].content
-    c = config("instruct", small_data, runs)
+        part, still = (train.build(c).sources(train=learns)["eeg"][0] for learns in (True, False))
+        assert part.amount.distinct < whole.amount.distinct and part.content != whole.content
+        assert still.content == held_out.content
+    c = config("instruct", small_data, NOWHERE)
     c.data.tasks = ("scp1", "eyes")
     c.data.share = 0.7
     for (_, part), (_, shards) in zip(corpora.learnt_tasks(c), corpora.tasks(c, "train")):
@@ -108,32 +109,41 @@ def test_amounts_are_what_rows_hold(small_data):
 WEIGHTS = ("frequency_loss_weight", "raw_loss_weight", "domain_loss_weight")
 
 
+def tokenizer_stage(data, *weights):
+    return train.build(config("tokenizer", data, NOWHERE, **dict(zip(WEIGHTS, weights))))
+
+
 @pytest.fixture(scope="module")
-def gradients(small_data, runs):
-    """Of the tokenizer's parameters for any weights of its losses, in the middle of a run."""
-    c = config("tokenizer", small_data, runs)
-    mesh = make_mesh()
-    stage = train.build(c)
-    weights = create_state(stage, mesh).weights
+def prepared(small_data):
+    """Weights of a tokenizer before its first step, and that step's batch."""
+    stage = tokenizer_stage(small_data)
+    weights = create_state(stage, make_mesh()).weights
     batch = Steps(stage.sources(True), 1)[0]
-    weights = jax.jit(stage.prepare)(weights, batch, jax.random.key(0))
-
-    @functools.cache
-    def of(*values):
-        c.update(dict(zip(WEIGHTS, values)))
-        found = train.build(c)
-        run = jax.jit(lambda w, b: loss_and_gradients(found, w, b, jax.random.key(0), 0.5, 1)[0])
-        return jax.device_get(run(weights, batch))
-
-    return of
+    return jax.jit(stage.prepare)(weights, batch, jax.random.key(0)), batch
 
 
-def test_the_losses_weights_add_up(gradients):
-    """Gradients are linear in the weights: all losses at once are the sum of each alone, the quantizer's apart."""
-    none = gradients(0.0, 0.0, 0.0)
-    alone = [gradients(1.0, 0.0, 0.0), gradients(0.0, 1.0, 0.0), gradients(0.0, 0.0, 1.0)]
-    want = jax.tree.map(lambda rest, *each: sum(each) - 2 * rest, none, *alone)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), gradients(1.0, 1.0, 1.0), want)
+@pytest.fixture(scope="module")
+def slopes(small_data, prepared):
+    """The gradient of each term of the loss alone: term -> tree."""
+    weights, batch = prepared
+    stage = tokenizer_stage(small_data)
+
+    def terms(params):
+        losses = stage.terms(weights._replace(params=params), batch, jax.random.key(0), 0.5, True).losses
+        return {name: term.value for name, term in losses.items()}
+
+    found = jax.device_get(jax.jit(jax.jacrev(terms))(weights.params))
+    assert set(found) == {"frequency_loss", "raw_loss", "quantizer_loss", "domain_eeg_loss", "domain_text_loss"}
+    return found
+
+
+def test_gradients_weigh_the_losses_as_the_config_says(small_data, prepared, slopes):
+    stage = tokenizer_stage(small_data, 0.3, 0.0, 2.0)
+    run = jax.jit(lambda weights, batch: loss_and_gradients(stage, weights, batch, jax.random.key(0), 0.5, 1)[0])
+    factors = dict.fromkeys(slopes, 1.0) | {"frequency_loss": 0.3, "raw_loss": 0.0}
+    factors |= {"domain_eeg_loss": 2.0, "domain_text_loss": 2.0}
+    want = jax.tree.map(lambda *each: sum(f * one for f, one in zip(factors.values(), each)), *map(slopes.get, factors))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), run(*prepared), want)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +155,10 @@ def test_the_losses_weights_add_up(gradients):
         ((1.0, 1.0, 1.0), set()),
     ],
 )
-def test_a_loss_without_weight_teaches_nothing(gradients, values, still):
-    found = gradients(*values)
-    moved = {name for name, part in found.items() if any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(part))}
-    assert set(found) - moved == still
+def test_a_loss_without_weight_teaches_nothing(small_data, slopes, values, still):
+    stage = tokenizer_stage(small_data, *values)
+    learnt = [slopes[name] for name in slopes if stage.loss_weight(name)]
+    moved = {
+        part for tree in learnt for part in tree if any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(tree[part]))
+    }
+    assert set(slopes["raw_loss"]) - moved == still

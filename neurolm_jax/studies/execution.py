@@ -28,14 +28,14 @@ def run_all(sweep: Sweep, runs: pathlib.Path, notice: Notice) -> bool:
     """
     begin, steps = time.monotonic(), list(_open_steps(sweep, runs))
     for count, (name, command) in enumerate(steps, start=1):
-        print(f"{count} of {len(steps)}: {name}", end="", flush=True)
+        print(f"{count} of {len(steps)}: {name}", flush=True)
         started = time.monotonic()
         _run(command, runs / f"{name}.log", notice)
         if notice.here:
-            print("; asked to end, the same command goes on")
+            print("asked to end, the same command goes on")
             return False
         rest = (time.monotonic() - begin) / count * (len(steps) - count)
-        print(f", {time.monotonic() - started:.0f} s; about {rest / 60:.0f} min left", flush=True)
+        print(f"  took {time.monotonic() - started:.0f} s, about {rest / 60:.0f} min left", flush=True)
     return True
 
 
@@ -93,6 +93,7 @@ def train_command(run: Run, runs: pathlib.Path) -> list[str]:
 def _run(command, log, notice):
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
+        before = file.tell()  # of earlier attempts
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
         try:
             while process.poll() is None:
@@ -105,6 +106,7 @@ def _run(command, log, notice):
                 process.send_signal(signal.SIGTERM)
                 process.wait()
     if process.returncode and not notice.here:
-        said = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
+        lines = log.read_bytes()[before:].decode(errors="replace").splitlines()
+        said = [line for line in lines if line.startswith("error: ")]
         why = said[-1].removeprefix("error: ") if said else f"it ended with code {process.returncode}"
         raise (UserError if process.returncode == 2 else JobError)(f"{log}: {why}")

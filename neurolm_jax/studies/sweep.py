@@ -18,6 +18,9 @@ from neurolm_jax import configuration
 from neurolm_jax.errors import UserError
 from neurolm_jax.outputs import appearing_file
 
+# In which a file of configs can be wrong.
+FAULTS = flags.Error, AttributeError, KeyError, NameError, SyntaxError, TypeError, ValueError, OSError, ImportError
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -177,7 +180,7 @@ def _read(flag, name, line):
         values(line)
         found = values[flag].value
         getattr(found, "stage", None)  # a file that could not be read says so only here
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as error:
+    except FAULTS as error:
         raise UserError(f"{name}: {error}") from error
     return found
 
