@@ -28,8 +28,10 @@ def get_config(size: str = "b") -> ConfigDict:
     c.augmentation.scale = 0.0  # deviation of the log of a gain common to all channels, drawn anew for every sample
     c.augmentation.offset = 0.0  # deviation of a constant added to each channel, microvolts
     c.data.splits = ("train",)  # parts to learn from; ("train", "validation") for a last fit, all settings chosen
+    c.data.share = 1.0  # of the recordings to learn from, in each folder; a smaller share is part of a larger one
     c.data.tasks = ("tuab", "tuev", "tusl", "seed", "seed_iv", "hmc", "workload")  # or FILE.py of your own
-    c.data.prompts = "official"  # "varied" asks in other words too, with options in any order
+    # "shuffled" offers lettered options in any order, "varied" asks in other words too.
+    c.data.prompts = "official"
     c.initial.pretrain = f"runs/{size}/pretrain"  # workdir of the pretrain stage to go on from
 
     c.batch_size = 128

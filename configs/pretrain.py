@@ -19,6 +19,7 @@ def get_config(size: str = "b") -> ConfigDict:
     c.data.train = ("eeg",)  # folders under data.root
     c.data.weights = ()  # their shares of the rows; () takes each as often as it has hours
     c.data.random_start = False  # windows start anywhere in a recording, instead of one after the other
+    c.data.share = 1.0  # of the recordings to learn from, in each folder; a smaller share is part of a larger one
     c.data.validation = ("validation",)  # folders under data.root, of recordings that are not in data.train
     c.initial.language = f"runs/{size}/language"  # workdir of the language stage to go on from
     c.initial.tokenizer = f"runs/{size}/tokenizer"  # workdir of the tokenizer, which stays as it is

@@ -17,9 +17,13 @@ def get_config(size: str = "b") -> ConfigDict:
     c.tokenizer = sizes.tokenizer(size)
     c.row_length = 1024  # EEG tokens in a row
     c.text_vocabulary = 50304  # tokens of the language model whose embedding EEG is aligned with
+    c.frequency_loss_weight = 1.0  # of rebuilding the amplitude spectrum; 0 learns from the patches in time alone
+    c.raw_loss_weight = 1.0  # of rebuilding the patches; 0 learns from their spectra alone
+    c.domain_loss_weight = 1.0  # of telling EEG from text, against which the encoder learns; 0 aligns nothing
     c.data.train = ("eeg",)  # folders under data.root
     c.data.weights = ()  # their shares of the rows; () takes each as often as it has hours
     c.data.random_start = False  # windows start anywhere in a recording, instead of one after the other
+    c.data.share = 1.0  # of the recordings to learn from, in each folder; a smaller share is part of a larger one
     c.data.validation = ("validation",)  # folders under data.root, of recordings that are not in data.train
     c.initial.language = "runs/b/language"  # workdir of the language stage whose token embedding it is
 

@@ -47,7 +47,7 @@ def _evaluate(arguments):
     tasks = tuple(arguments.tasks.split(",")) if arguments.tasks else None
     varied = arguments.prompts == "varied"
     options = Options(arguments.split, arguments.quick, varied, arguments.finetune, arguments.trust_code)
-    file = arguments.checkpoint / ("evaluation.json" if arguments.split == "test" else "evaluation_validation.json")
+    file = findings.evaluation_file(arguments.checkpoint, arguments.split)
     before = findings.read(file) if file.exists() else None
 
     def keep(found):

@@ -1,6 +1,7 @@
 """Questions word for word as the released models know them, and other ways to ask."""
 
 import collections
+import dataclasses
 import itertools
 
 import numpy as np
@@ -101,3 +102,25 @@ def test_rows_with_varied_questions_are_a_function_of_seed_and_index(small_data)
     plain = DialogueRows(parts, size, None, varied=True)  # validation asks as the released models are asked
     text = decode([t for t in plain[0]["mixed"]["tokens"].tolist() if 0 < t < 50257])
     assert {part.split("?")[0] for part in text.split("Question: ")[1:]} == {load_task("blink").question.rstrip("?")}
+
+
+def test_shuffled_options_keep_the_wording_and_point_at_the_same_answers(small_data):
+    shards = open_shards(small_data / "blink" / "windows" / "train")
+    lettered = dataclasses.replace(load_task("blink"), lettered=True)
+    rows = DialogueRows([(lettered, shards)], RowSize(64, 128, 12), 3, shuffled=True)
+    seen = collections.Counter()
+    for i in range(6 * len(rows)):
+        text = decode([t for t in rows[i]["mixed"]["tokens"].tolist() if 0 < t < 50257])
+        for part in text.split("Question: ")[1:]:
+            stem, _, rest = part.partition(" Options: ")
+            assert stem == lettered.question
+            options, _, answer = rest.partition(" Answer: ")
+            words = {"(A)": options[4:].split(".")[0], "(B)": options.split("(B) ")[1].split(".")[0]}
+            seen[options, words[answer[:3]]] += 1
+    # Both orders, and in each both answers, as often as their labels occur.
+    assert len(seen) == 4 and {word for _, word in seen} == {"Short", "Long"}
+    total = collections.Counter()
+    for (_, word), count in seen.items():
+        total[word] += count
+    labels = collections.Counter(lettered.answers[label] for label in shards.manifest["index"]["label"])
+    assert total == {word: 6 * count for word, count in labels.items()}

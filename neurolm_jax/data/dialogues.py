@@ -10,7 +10,7 @@ from neurolm_jax.data import vocabulary
 from neurolm_jax.data.eeg_rows import MICROVOLTS, empty_row, fill_row
 from neurolm_jax.data.packing import RowPlan
 from neurolm_jax.data.shards import DamagedRecord, Shards, content_of
-from neurolm_jax.data.streams import Damaged
+from neurolm_jax.data.streams import Amount, Damaged
 from neurolm_jax.eeg.preprocessing import RATE
 from neurolm_jax.eeg.records import Record, decode
 from neurolm_jax.eeg.tasks import Task, prompts
@@ -64,8 +64,8 @@ class DialogueRows:
     Args:
       seed: of order, crops and augmentation; None for a fixed order and centred crops.
       shuffle_labels: deal each task's labels at random among its windows (a control: nothing is left to learn).
-      varied: ask in one of the task's wordings, options in any order, drawn anew for every sample in every epoch;
-        without it, or without a seed, as the released models are asked.
+      varied: ask in one of the task's wordings, options in any order, drawn anew for every sample in every epoch.
+      shuffled: draw the order of the options alone. Without either, or without a seed, ask as the released models are.
     """
 
     def __init__(
@@ -76,10 +76,11 @@ class DialogueRows:
         augmentation: Augmentation = Augmentation(),
         shuffle_labels: bool = False,
         varied: bool = False,
+        shuffled: bool = False,
     ):
         self._tasks, self._size, self._seed, self._augmentation = tasks, size, seed, augmentation
         self.content = content_of(shards for _, shards in tasks)
-        self._varied = varied and seed is not None
+        self._varied, self._shuffled = (way and seed is not None for way in (varied, shuffled))
         self._samples: list[tuple[int, int, str]] = []  # task, record, label
         sizes = []
         for number, (task, shards) in enumerate(tasks):
@@ -109,10 +110,14 @@ class DialogueRows:
                 f"a sample needs {tuple(largest[:3].tolist())} (EEG, all, answer) tokens, a row has {capacity[:3]};"
                 " raise config.eeg_length, row_length or answer_length"
             )
-        self._plan = RowPlan(np.array(sizes), capacity, seed)
+        self._plan, self._tokens = RowPlan(np.array(sizes), capacity, seed), sum(size[0] for size in sizes)
 
     def __len__(self) -> int:
         return len(self._plan)
+
+    @property
+    def amount(self) -> Amount:
+        return Amount(self._tokens, self._tokens / len(self))
 
     def __getitem__(self, index: int) -> dict[str, dict[str, np.ndarray]] | Damaged:
         epoch, samples = self._plan.row(index)
@@ -143,7 +148,9 @@ class DialogueRows:
         offset = self._augmentation.offset * rng.standard_normal((len(record.samples), 1))
         record = dataclasses.replace(record, samples=np.float32(gain * record.samples + offset))
         begin = int(rng.integers(spare + 1))
-        return dialogue(task, record, begin, prompts.draw(task, rng) if self._varied else prompts.prompt(task), label)
+        drawn = self._varied or self._shuffled
+        asked = prompts.draw(task, rng, self._varied) if drawn else prompts.prompt(task)
+        return dialogue(task, record, begin, asked, label)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -7,7 +7,7 @@ import numpy as np
 
 from neurolm_jax.data.packing import RowPlan
 from neurolm_jax.data.shards import DamagedRecord, Shards, content_of
-from neurolm_jax.data.streams import Damaged
+from neurolm_jax.data.streams import Amount, Damaged
 from neurolm_jax.eeg.electrodes import PAD
 from neurolm_jax.eeg.preprocessing import RATE
 from neurolm_jax.eeg.records import unpack
@@ -56,6 +56,11 @@ class EEGRows:
 
     def __len__(self) -> int:
         return len(self._plan)
+
+    @property
+    def amount(self) -> Amount:
+        tokens = int(self._windows[:, 4].sum(dtype=np.int64))
+        return Amount(tokens, tokens / len(self))
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray] | Damaged:
         epoch, samples = self._plan.row(index)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from neurolm_jax.data.shards import content_of
-from neurolm_jax.data.streams import Rows
+from neurolm_jax.data.streams import Amount, CountedRows
 
 PERIOD = 1024  # rows, within which every source has just its share
 
@@ -21,13 +21,19 @@ class Mixture:
       weights: of the sources, in any unit.
     """
 
-    def __init__(self, sources: Sequence[Rows], weights: Sequence[float], seed: int | None):
+    def __init__(self, sources: Sequence[CountedRows], weights: Sequence[float], seed: int | None):
         self._sources, self._seed = sources, seed or 0
         self.content = content_of(sources)
         self._counts = apportion(np.asarray(weights, float), PERIOD)
 
     def __len__(self) -> int:
         return sum(map(len, self._sources))
+
+    @property
+    def amount(self) -> Amount:
+        """Of sources with a share alone."""
+        used = [(count, source.amount) for count, source in zip(self._counts, self._sources) if count]
+        return Amount(sum(one.distinct for _, one in used), sum(count * one.each for count, one in used) / PERIOD)
 
     def __getitem__(self, index: int) -> Any:
         source, index = self._place(index)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Iterable
+from typing import Protocol
 
 from neurolm_jax.data import remote
 from neurolm_jax.data.streams import Rows
@@ -23,13 +24,21 @@ class DamagedRecord(UserError):
     """A record whose bytes are not those that were written."""
 
 
+class Records(Protocol):
+    """Random access to records as bytes."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> bytes: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Shards:
     """An opened folder. ``source[i]`` is record i as bytes; ``manifest`` is the parsed JSON."""
 
     path: pathlib.Path
     manifest: dict
-    source: "Source"
+    source: "Records"
 
     @property
     def content(self) -> str:

@@ -29,6 +29,20 @@ class Rows(Protocol):
     def origins(self, index: int) -> list[str]: ...
 
 
+class Amount(NamedTuple):
+    """distinct: EEG tokens that rows hold in one epoch; each: tokens of a row, on average."""
+
+    distinct: int
+    each: float
+
+
+class CountedRows(Rows, Protocol):
+    """Rows of EEG that know how much they hold."""
+
+    @property
+    def amount(self) -> Amount: ...
+
+
 class Damaged(NamedTuple):
     """A row, and what is said of each record that it lacks."""
 

@@ -9,6 +9,11 @@ from neurolm_jax.errors import UserError
 from neurolm_jax.models.quantizer import used_and_perplexity
 
 
+def evaluation_file(workdir: pathlib.Path, split: str) -> pathlib.Path:
+    """Where ``evaluate`` writes the figures of a part."""
+    return workdir / ("evaluation.json" if split == "test" else f"evaluation_{split}.json")
+
+
 def read(file: pathlib.Path) -> dict:
     """The figures in a file that ``evaluate`` wrote.
 

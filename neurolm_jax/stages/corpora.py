@@ -8,6 +8,7 @@ from neurolm_jax.data import guard, remote
 from neurolm_jax.data.eeg_rows import EEGRows
 from neurolm_jax.data.mixture import Mixture
 from neurolm_jax.data.shards import Shards, open_shards
+from neurolm_jax.data.shares import take
 from neurolm_jax.data.streams import Rows
 from neurolm_jax.data.text import TextRows
 from neurolm_jax.eeg.tasks import Task, load_task
@@ -35,10 +36,11 @@ def neurolm_config(config: ConfigDict) -> NeuroLMConfig:
 
 
 def training(config: ConfigDict) -> list[Shards]:
-    """The folders of EEG to train on, none of which may hold a recording of a test part."""
+    """The folders of EEG to train on, none of which may hold a recording of a test part, as far as the config's share
+    of them goes."""
     parts = _opened("data.train", _paths(config, config.data.train))
     guard.check_disjoint(parts, _tests(config))
-    return parts
+    return [take(part, config.data.share) for part in parts]
 
 
 def validation(config: ConfigDict) -> list[Shards]:
@@ -74,6 +76,20 @@ def tasks(config: ConfigDict, *splits: str) -> list[tuple[Task, Shards]]:
     if "test" not in splits:
         guard.check_disjoint([shards for _, shards in parts], _tests(config))
     return parts
+
+
+def learnt_tasks(config: ConfigDict) -> list[tuple[Task, Shards]]:
+    """The config's tasks with the shards to learn from, as far as its share of them goes."""
+    share, found = config.data.share, []
+    for task, shards in tasks(config, *config.data.splits):
+        part = take(shards, share)
+        labels, left = (set(one.manifest["index"].get("label", ())) for one in (shards, part))
+        if lost := sorted(labels - left):
+            raise UserError(
+                f"config.data.share: {share:g} of {shards.path} has no window of {', '.join(lost)}; choose a larger one"
+            )
+        found.append((task, part))
+    return found
 
 
 def task_folder(config: ConfigDict, task: Task, split: str) -> pathlib.Path | str:

@@ -18,7 +18,7 @@ from neurolm_jax.stages import corpora
 from neurolm_jax.stages.base import Terms, Tree, Weights
 from neurolm_jax.stages.neurolm import NeuroLMStage
 
-PROMPTS = ("official", "varied")
+PROMPTS = ("official", "shuffled", "varied")
 
 
 class InstructStage(NeuroLMStage):
@@ -129,11 +129,10 @@ class InstructStage(NeuroLMStage):
         augmentation = Augmentation(**c.augmentation) if train else Augmentation()
         if "test" in c.data.splits or not c.data.splits:
             raise UserError("config.data.splits: the test part is not learnt from; want train, or train and validation")
-        tasks = corpora.tasks(c, *(c.data.splits if train else ("validation",)))
+        tasks = corpora.learnt_tasks(c) if train else corpora.tasks(c, "validation")
         if c.data.prompts not in PROMPTS:
             raise UserError(f"config.data.prompts: want one of {', '.join(PROMPTS)}, not {c.data.prompts!r}")
-        varied = c.data.prompts == "varied"
-        rows = DialogueRows(
-            tasks, self.row_size, c.seed if train else None, augmentation, train and c.shuffle_labels, varied
-        )
+        asked = {way: c.data.prompts == way for way in ("varied", "shuffled")}
+        seed, shuffle_labels = c.seed if train else None, train and c.shuffle_labels
+        rows = DialogueRows(tasks, self.row_size, seed, augmentation, shuffle_labels, **asked)
         return {"dialogues": (rows, c.batch_size), "text": (corpora.text(c, train), c.text_batch_size)}

@@ -26,6 +26,13 @@ from neurolm_jax.stages import corpora
 from neurolm_jax.stages.base import Stage, Terms, Tree, Weights
 
 STATISTICS_DECAY = 0.99
+# Fields of the config with the weights of the loss's terms; the quantizer's is 1.
+WEIGHTS = {
+    "frequency_loss": "frequency_loss_weight",
+    "raw_loss": "raw_loss_weight",
+    "domain_eeg_loss": "domain_loss_weight",
+    "domain_text_loss": "domain_loss_weight",
+}
 
 
 class TokenizerStage(Stage):
@@ -66,6 +73,9 @@ class TokenizerStage(Stage):
         text = lookup(weights.extra["text"], batch["text"][:, :-1], "vocabulary")
         return tokenizer_terms(self.model_config, weights.params, weights.extra["state"], batch["eeg"], text, strength)
 
+    def loss_weight(self, name: str) -> float:
+        return self.config[WEIGHTS[name]] if name in WEIGHTS else 1.0
+
     def learn(self, extra: Tree, observed: Tree, rng: jax.Array) -> tuple[Tree, dict[str, jax.Array]]:
         state, revived = learn(self.model_config, extra["state"], observed, rng)
         return extra | {"state": state}, {"revived_codes": revived}
@@ -100,7 +110,7 @@ def tokenizer_terms(
     text: jax.Array,  # [b', T', W] token embeddings
     strength: jax.Array,  # of the gradient reversal
 ) -> Terms:
-    """Reconstruction, commitment and domain losses over valid patches, each of weight 1."""
+    """Reconstruction, commitment and domain losses over valid patches."""
     model, variables = Tokenizer(config), {"params": params}
     ids = eeg["channel"], eeg["second"], eeg["segment"]
     valid = eeg["segment"] > 0  # [b, T]

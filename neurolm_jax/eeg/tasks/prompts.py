@@ -42,10 +42,10 @@ def stem_of(question: str) -> str:
     return question.strip().removeprefix("Question:").removesuffix("Answer:").split("Options:")[0].strip()
 
 
-def draw(task: Task, rng: np.random.Generator) -> Prompt:
-    """One of the task's wordings, its options in any order."""
+def draw(task: Task, rng: np.random.Generator, reworded: bool = True) -> Prompt:
+    """The task's options in any order; ``reworded``: in any of its wordings."""
     order = rng.permutation(len(task.answers)) if task.lettered else None
-    return prompt(task, int(rng.integers(1 + len(task.wordings))), order)
+    return prompt(task, int(rng.integers(1 + len(task.wordings))) if reworded else 0, order)
 
 
 def variants(task: Task, seed: int = 0) -> list[Prompt]:

@@ -1,0 +1,1 @@
+"""Many runs of a grid, and what they say together: scaling laws and ablations."""
