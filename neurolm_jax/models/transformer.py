@@ -1,6 +1,7 @@
 """Pre-norm transformer blocks, scanned over layers; shared by the neural transformer and by GPT-2."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -146,7 +147,11 @@ class Block(nn.Module):
         output_scale = jax.lax.rsqrt(2.0 * depth)
         drop = nn.Dropout(c.dropout, deterministic=deterministic)
 
-        y = LayerNorm(c.use_bias, name="attention_norm")(x)
+        # What is cheap to compute anew from its input is not kept for the backward pass.
+        norm = nn.remat(LayerNorm, prevent_cse=False)
+        gelu = jax.checkpoint(functools.partial(jax.nn.gelu, approximate=c.approximate_gelu), prevent_cse=False)
+
+        y = norm(c.use_bias, name="attention_norm")(x)
         heads = f"heads/{c.heads}"
         qkv = Linear(3 * c.width, ("embed", heads), name="qkv", **dense)(y)  # [B, T, 3 W]
         parts = jnp.split(qkv.reshape(*x.shape[:2], 3 * c.heads, -1), 3, axis=2)
@@ -162,9 +167,9 @@ class Block(nn.Module):
         y = Linear(c.width, (heads, "embed"), scale=output_scale, name="attention_output", **dense)(y)
         x = constrain(x + drop(y), "batch", "length", None)
 
-        y = LayerNorm(c.use_bias, name="mlp_norm")(x)
+        y = norm(c.use_bias, name="mlp_norm")(x)
         y = Linear(4 * c.width, ("embed", "mlp"), name="mlp_input", **dense)(y)
-        y = constrain(jax.nn.gelu(y, approximate=c.approximate_gelu), "batch", "length", "mlp")
+        y = constrain(gelu(y), "batch", "length", "mlp")
         y = Linear(c.width, ("mlp", "embed"), scale=output_scale, name="mlp_output", **dense)(y)
         return constrain(x + drop(y), "batch", "length", None), cache
 
