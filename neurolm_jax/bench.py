@@ -5,6 +5,8 @@
   python -m neurolm_jax.bench plan [--hours 25000] [--json FILE]
   python -m neurolm_jax.bench answer [--size b] [--json FILE]
   python -m neurolm_jax.bench train [--size b] [--twin] [--json FILE]
+  python -m neurolm_jax.bench start [--size b] [--json FILE]
+  python -m neurolm_jax.bench grow [--plot FILE] [--json FILE]
 
 ``prepare``: hours of recording prepared in a minute of one core, against a script that reads, filters, notches and
 resamples a file with MNE's functions; with 23 of 33 channels at 256 Hz kept, as in a clinical recording.
@@ -18,14 +20,19 @@ channels and a question of 64 tokens.
 memory; --twin times plain PyTorch beside it, in the way of the released code (needs the extra convert). Tokenizer
 and pre-training: two rows of 23 channels x 44 s; instruct: four samples of 23 channels x 5 s with 80 tokens of question
 and answer; all with a row of 1,024 tokens of text.
+``start``: seconds to import the package, and from the shell to the first step of pre-training, cold and with compiled
+programs at hand.
+``grow``: time and memory of a step against tokens in a row, layers, width and channels; --plot draws them.
 """
 
 import json
 import pathlib
 
 from neurolm_jax.benchmarks.answers import bench_answer
+from neurolm_jax.benchmarks.growth import bench_grow
 from neurolm_jax.benchmarks.recordings import bench_prepare
 from neurolm_jax.benchmarks.rows import bench_data, bench_plan
+from neurolm_jax.benchmarks.starts import bench_start
 from neurolm_jax.benchmarks.steps import bench_train
 from neurolm_jax.command import argument_parser, run
 from neurolm_jax.outputs import appearing_file
@@ -40,23 +47,27 @@ def main() -> None:
         ("plan", bench_plan, 25_000.0, "the start of a large corpus"),
         ("answer", bench_answer, None, "answers of a model"),
         ("train", bench_train, None, "steps of training"),
+        ("start", bench_start, None, "from the shell to the first step"),
+        ("grow", bench_grow, None, "steps of larger models and rows"),
     ):
         kind = kinds.add_parser(name, help=about)
         kind.set_defaults(measure=measure)
         if hours:
-            kind.add_argument("--hours", dest="amount", type=float, default=hours, help="of recording")
-        else:
-            kind.add_argument("--size", dest="amount", default="b", help="of the model")
+            kind.add_argument("--hours", type=float, default=hours, help="of recording")
+        elif name != "grow":
+            kind.add_argument("--size", default="b", help="of the model")
         if name == "train":
             kind.add_argument("--twin", action="store_true", help="time plain PyTorch too")
+        if name == "grow":
+            kind.add_argument("--plot", type=pathlib.Path, help="draw the curves into this file")
         kind.add_argument("--json", type=pathlib.Path, help="write the figures here too")
-    arguments = parser.parse_args()
-    options = {"twin": True} if getattr(arguments, "twin", False) else {}
-    found = arguments.measure(arguments.amount, **options)
+    arguments = vars(parser.parse_args())
+    measure, json_file, _ = arguments.pop("measure"), arguments.pop("json"), arguments.pop("kind")
+    found = measure(**arguments)
     for name, value in found.items():
         print(f"{name:<52} {value:10,.2f}")
-    if arguments.json:
-        with appearing_file(arguments.json) as file:
+    if json_file:
+        with appearing_file(json_file) as file:
             file.write_text(json.dumps(found, indent=1))
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from neurolm_jax import bench
-from neurolm_jax.benchmarks import peak_memory, steps
+from neurolm_jax.benchmarks import growth, peak_memory, steps
 from neurolm_jax.benchmarks.rows import bench_data
+from neurolm_jax.benchmarks.starts import bench_start
 
 
 def test_plan(tmp_path, monkeypatch, capsys):
@@ -51,6 +52,22 @@ def test_peak_memory_is_of_this_process_alone():
     code = "from neurolm_jax.benchmarks import peak_memory; print(peak_memory())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 0.005 < float(done.stdout) < 0.2 and peak_memory() > len(held) / 2**30
+
+
+@pytest.mark.slow
+def test_growth_is_measured_and_drawn(tmp_path, monkeypatch):
+    """Memory of attention grows no faster than the row."""
+    monkeypatch.setattr(growth, "GRID", {"tokens": (2048, 4096), "layers": (2, 4), "width": (128,), "channels": (16,)})
+    found = growth.bench_grow(plot=tmp_path / "growth.png")
+    assert found["tokens 4096: MB beside the state"] < 2.1 * found["tokens 2048: MB beside the state"]
+    assert all(value > 0 for value in found.values()) and (tmp_path / "growth.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_a_start_from_compiled_programs_is_shorter():
+    found = bench_start("debug")
+    assert 0 < found["import, seconds"] < found["first step of pretrain, cached, seconds"]
+    assert found["first step of pretrain, cached, seconds"] < found["first step of pretrain, cold, seconds"]
 
 
 @pytest.mark.slow

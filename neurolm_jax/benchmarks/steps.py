@@ -94,7 +94,6 @@ def build_stage(name: str, size: str):
 def make_batch(stage) -> tuple[dict, int]:
     """A batch of the stage's rows without padding, and its EEG tokens."""
     from neurolm_jax.data.dialogues import Dialogue, fill_dialogues
-    from neurolm_jax.data.eeg_rows import empty_shard_row, fill_row
     from neurolm_jax.data.streams import stack
 
     rng, c = np.random.default_rng(0), stage.config
@@ -108,13 +107,21 @@ def make_batch(stage) -> tuple[dict, int]:
         rows = stack([fill_dialogues(dialogues, stage.row_size)])
         batch = {"dialogues": rows, "text": text}
     else:
-        filled = []
-        for _ in range(c.batch_size):
-            row = empty_shard_row(c.row_length)
-            samples = rng.integers(-30000, 30000, (CHANNELS, SECONDS * 200)).astype(np.int16)
-            fill_row(row, 0, 1, samples, range(CHANNELS))
-            filled.append(row | {"scale": np.full(c.row_length, 1e-4, np.float32)})
-        rows = stack(filled)
+        rows = eeg_batch(c, CHANNELS, SECONDS, rng)
         batch = {"eeg": rows, "text": text}
     eeg = rows["eeg"] if c.stage == "instruct" else rows
     return batch, int((eeg["segment"] > 0).sum())
+
+
+def eeg_batch(config, channels: int, seconds: int, rng: np.random.Generator) -> dict:
+    """Rows of EEG of one segment each."""
+    from neurolm_jax.data.eeg_rows import empty_shard_row, fill_row
+    from neurolm_jax.data.streams import stack
+
+    filled = []
+    for _ in range(config.batch_size):
+        row = empty_shard_row(config.row_length)
+        samples = rng.integers(-30000, 30000, (channels, seconds * 200)).astype(np.int16)
+        fill_row(row, 0, 1, samples, range(channels))
+        filled.append(row | {"scale": np.full(config.row_length, 1e-4, np.float32)})
+    return stack(filled)
