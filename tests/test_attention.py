@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from neurolm_jax.models.attention import Intervals, attend, bidirectional, interval_attention, staircase
 from neurolm_jax.models.kernels import blockwise
+from neurolm_jax.models.transformer import Stack, StackConfig
 
 LENGTH = 3 * (3 * 3 + 3)  # the longest row
 
@@ -146,3 +147,19 @@ def test_long_rows_keep_no_array_of_all_scores():
         scores = jnp.einsum("nh,knh->nk", query[0, place], key[0, here]) / 8
         want = jnp.einsum("nk,knh->nh", jax.nn.softmax(scores), value[0, here])
         np.testing.assert_allclose(got[0, place], want, atol=1e-5)
+
+
+def test_memory_of_training_layers_is_linear_in_the_row():
+    """Neither scores nor masks of a whole row are kept for the backward pass, also where layers are scanned."""
+    stack = Stack(StackConfig(layers=2, heads=2, width=32, use_bias=False, scale_by_depth=True))
+
+    def bytes_beside_arguments(length):
+        x, segment = jnp.ones((1, length, 32)), jnp.ones((1, length), jnp.int32)
+        params = jax.eval_shape(stack.init, jax.random.key(0), x, bidirectional(segment))
+
+        def loss(params, x, segment):
+            return stack.apply(params, x, bidirectional(segment))[0].sum()
+
+        return jax.jit(jax.grad(loss)).lower(params, x, segment).compile().memory_analysis().temp_size_in_bytes
+
+    assert bytes_beside_arguments(8192) < 2.2 * bytes_beside_arguments(4096)

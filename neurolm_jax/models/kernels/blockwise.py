@@ -13,6 +13,9 @@ LENGTHS = 8  # of the run of keys, at most
 NEVER = -1e30  # a score
 
 
+# Differentiating a scan over layers takes what follows from the intervals alone out of it, and would keep it: all masks
+# of a row. Not out of a checkpoint.
+@functools.partial(jax.checkpoint, prevent_cse=False)
 def forward(query, key, value, start, stop):
     """See the package."""
     length, scale = query.shape[1], query.shape[-1] ** -0.5
