@@ -41,7 +41,7 @@ def parse_flags(argv: list[str], *needed: str) -> None:
         raise UserError(f"unexpected argument {rest[0]!r}")
     for name in needed:
         if not flags.FLAGS[name].value:
-            raise UserError(f"--{name} is missing; see 'python -m neurolm_jax.train --help'")
+            raise UserError(f"--{name} is missing; see --help")
     if CONFIG.value is not None:
         check_fields(CONFIG.value)
 

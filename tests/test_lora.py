@@ -112,5 +112,5 @@ def test_a_stage_may_begin_with_what_low_rank_terms_have_learnt(tuned, small_dat
     _, after = restore_stage(tmp_path / "next", make_mesh())
     jax.tree.map(np.testing.assert_array_equal, after.params, stage.plain(weights).params)
     c.data.prompts = "varid"
-    with pytest.raises(UserError, match="config.data.prompts: want one of official, varied, not 'varid'"):
+    with pytest.raises(UserError, match="config.data.prompts: want one of official, shuffled, varied, not 'varid'"):
         train.train(c, tmp_path / "other")

@@ -42,6 +42,7 @@ ALLOWED = {
     ("neurolm_jax/benchmarks/steps.py", "import_module"),
     ("neurolm_jax/configuration.py", "import_module"),
     ("neurolm_jax/training/provenance.py", "subprocess"),
+    ("neurolm_jax/benchmarks/starts.py", "subprocess"),  # Python, on code of its own
     ("neurolm_jax/studies/execution.py", "subprocess"),  # train and evaluate, as lists of arguments
     ("neurolm_jax/weights/files.py", "pickle"),  # the name of the error that torch raises instead of running anything
 }
