@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_data import config
 
-from neurolm_jax import stages, train
+from neurolm_jax import train
 from neurolm_jax.data.streams import Steps
 from neurolm_jax.models.attention import staircase
 from neurolm_jax.models.config import REMAT
@@ -18,8 +18,10 @@ from neurolm_jax.stages.restore import restore_weights
 from neurolm_jax.training import gradients
 from neurolm_jax.training.mesh import make_mesh
 
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("language", "pretrain")]
 
-@pytest.mark.parametrize("name", stages.NAMES)
+
+@pytest.mark.parametrize("name", ["tokenizer", "instruct", *SLOW])
 def test_parts_of_a_batch_add_up_to_it(runs, small_data, name):
     c = config(name, small_data, runs, batch_size=4, text_batch_size=4)
     stage = train.build(c)

@@ -344,6 +344,7 @@ def test_what_a_mesh_does_not_divide_is_told():
     assert share(64) < 0.01 and share(512) > 0.99
 
 
+@pytest.mark.slow
 def test_the_command_searches_and_puts_tables_side_by_side(small_data, runs, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(topologies, "devices", lambda name: (CHIPS["v5e"], jax.devices()[:1]))
 

@@ -52,6 +52,7 @@ def copy_of(runs, folder):
     return folder
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds(runs, tmp_path):
     workdir = copy_of(runs, tmp_path / "w")
     with socket.socket() as free:

@@ -55,7 +55,13 @@ def test_most_codes_agree_and_all_losses_are_near(both):
 
 
 @pytest.mark.parametrize(
-    ("name", "remat"), [("language", "products"), ("tokenizer", "all"), ("pretrain", "all"), ("instruct", "none")]
+    ("name", "remat"),
+    [
+        ("language", "products"),
+        ("pretrain", "all"),
+        pytest.param("tokenizer", "all", marks=pytest.mark.slow),
+        pytest.param("instruct", "none", marks=pytest.mark.slow),
+    ],
 )
 def test_a_step_in_bfloat16_goes_the_same_way(name, remat, small_data, runs):
     """The gradient of each stage's loss as the large sizes compute it, beside that of float32."""
