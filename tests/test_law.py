@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from neurolm_jax.studies import law
+from neurolm_jax.studies import figures, law
 from neurolm_jax.studies.frontier import Cost, exponents, fit_cost, foretell, optimum, weaknesses
 from neurolm_jax.studies.law import Law, Points
 
@@ -154,3 +154,14 @@ def test_a_weak_study_says_so(truth, n, d, noise, said):
     found = law.fit(made(truth, n, d, noise, seeds=2), resamples=40)
     assert any(said in reason for reason in weaknesses(found)), weaknesses(found)
     assert said in " ".join(foretell(found, n.max(), d.max()).reasons)
+
+
+def test_a_loss_that_is_nothing_is_told_as_none_and_leaves_the_picture_to_the_points():
+    """The minimiser works on log E, and gives a number where it is 0."""
+    truth, n, d, _ = GRIDS["small"]
+    for e, drawn in ((truth.e, True), (0.0, False)):
+        found = law.fit(made(truth._replace(e=e), n, d), resamples=2)
+        assert (found.told(found.law.e) == "0") != drawn
+        axes = figures.against(found, "n", ("N", "D")).axes[0]
+        assert ("E" in axes.get_legend_handles_labels()[1]) == drawn
+        assert axes.get_ylim()[0] > 0.3 * min(found.points.loss.min(), found.law.e if drawn else np.inf)

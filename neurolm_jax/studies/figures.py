@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from neurolm_jax.studies.frontier import Cost, optimum
 from neurolm_jax.studies.law import Fit
@@ -22,8 +23,9 @@ def against(fit: Fit, axis: str, names: tuple[str, str]) -> Figure:
         axes.plot(x[members], fit.points.loss[members], "o", color=colour, markersize=4)
         at = (curve, np.full(100, level)) if axis == "n" else (np.full(100, level), curve)
         axes.plot(curve, fit.law(*at), "-", color=colour, linewidth=1, label=f"{names[1]} = {level:.2g}")
-    axes.axhline(fit.law.e, color="0.5", linestyle=":", linewidth=1, label="E")
-    axes.set(xscale="log", yscale="log", xlabel=names[0], ylabel="loss")
+    if fit.law.e > axes.get_ylim()[0] / 2:  # elsewhere the points would lie on one line
+        axes.axhline(fit.law.e, color="0.5", linestyle=":", linewidth=1, label="E")
+    _logarithmic(axes, x, names[0])
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -43,7 +45,7 @@ def iso_compute(rows: Sequence[Row], fit: Fit, cost: Cost) -> Figure:
         best = optimum(fit.law, cost, compute)
         if best and curve[0] <= best.n <= curve[-1]:
             axes.plot(best.n, best.loss, "*", color=colour, markersize=11)
-    axes.set(xscale="log", yscale="log", xlabel="N, parameters", ylabel="loss")
+    _logarithmic(axes, fit.points.n, "N, parameters")
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -72,6 +74,17 @@ def _groups(values, width=np.log(1.5)):
         else:
             groups.append([place])
     return groups
+
+
+def _logarithmic(axes, x, name):
+    """Both axes; losses of less than a factor of two are told apart by plain numbers, x by its values."""
+    axes.set(xscale="log", yscale="log", xlabel=name, ylabel="loss")
+    axes.yaxis.set_minor_formatter(ScalarFormatter())
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    values = np.unique(x)
+    if len(values) <= 5:
+        axes.set_xticks(values, [f"{value:.3g}" for value in values])
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _axes():

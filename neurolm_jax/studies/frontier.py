@@ -91,7 +91,9 @@ def weaknesses(fit: Fit) -> list[str]:
     low, high = fit.interval(lambda law: law.e)
     lowest = points.loss.min()
     if low < KNOWN[0] * lowest or high - low > KNOWN[1] * lowest:
-        found.append(f"E is not identified (95% interval {low:.3g} to {high:.3g}, lowest loss {lowest:.3g})")
+        found.append(
+            f"E is not identified (95% interval {fit.told(low)} to {fit.told(high)}, lowest loss {lowest:.3g})"
+        )
     return found
 
 

@@ -15,6 +15,7 @@ RESAMPLES = 200
 GRID = np.geomspace(0.03, 2.5, 10)  # of exponents to start from
 STARTS, LEAST = 8, 1e-3  # how many of them; a term's least share of the lowest loss there
 PARAMETERS = 5
+NOTHING = 1e-3  # of the lowest loss
 EXPONENTS, FREE = (0.0, 4.0), 30.0  # bounds of a and b, and of the size of the other numbers' logarithms
 
 
@@ -53,6 +54,10 @@ class Fit(NamedTuple):
         values = [of(law) for law in self.resampled]
         low, high = np.percentile(values, [50 * (1 - level), 50 * (1 + level)])
         return float(low), float(high)
+
+    def told(self, loss: float) -> str:
+        """A loss as text; where it is nothing beside those of the points the minimiser has but stopped on its way to 0."""
+        return "0" if loss < NOTHING * self.points.loss.min() else f"{loss:.4g}"
 
 
 def fit(points: Points, resamples: int = RESAMPLES, seed: int = 0) -> Fit:

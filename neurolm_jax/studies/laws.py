@@ -100,7 +100,8 @@ def _fit_table(stage, found):
     lines = []
     for name, place in (("E", 0), ("A", 1), ("B", 2), ("a", 3), ("b", 4)):
         low, high = found.interval(lambda law, place=place: law[place])
-        lines.append((name, f"{found.law[place]:.4g}", f"{low:.3g} to {high:.3g}"))
+        told = found.told if name == "E" else lambda value: f"{value:.4g}"
+        lines.append((name, told(found.law[place]), f"{told(low)} to {told(high)}"))
     return Table(f"L(N, D) = E + A/N^a + B/D^b: {stage}", ("", "fit", "95% interval"), lines)
 
 
