@@ -56,7 +56,7 @@ class Fit(NamedTuple):
         return float(low), float(high)
 
     def told(self, loss: float) -> str:
-        """A loss as text; where it is nothing beside those of the points the minimiser has but stopped on its way to 0."""
+        """A loss as text: 0 where it is nothing beside those of the points; the minimiser stopped on its way there."""
         return "0" if loss < NOTHING * self.points.loss.min() else f"{loss:.4g}"
 
 
