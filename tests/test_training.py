@@ -33,6 +33,18 @@ def test_every_stage_trains_and_reports(runs, stage):
         np.testing.assert_allclose(first["eeg_loss"], np.log(50304 + 64), rtol=0.05)
 
 
+def test_waiting_counts_where_nothing_is_computed_meanwhile(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(metrics.time, "perf_counter", lambda: now[0])
+    clock = metrics.Clock()
+    clock.batch(1.0, 50, idle=False)  # the step before went on
+    clock.batch(2.0, 30, idle=True)
+    now[0] += 8
+    assert clock.read() == {"tokens_per_second": 10.0, "data_wait": 0.25}
+    now[0] += 1
+    assert clock.read() == {"tokens_per_second": 0.0, "data_wait": 0.0}
+
+
 def test_later_stages_hold_what_earlier_ones_left(runs):
     mesh = make_mesh()
     language, tokenizer, pretrain, instruct = (

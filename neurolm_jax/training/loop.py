@@ -84,7 +84,7 @@ class Loop:
             waiting = time.perf_counter()
             with self._watchdog.phase("data", step):
                 tokens, batch, damaged = next(batches)
-            clock.batch(time.perf_counter() - waiting, tokens)
+            clock.batch(time.perf_counter() - waiting, tokens, state.step.is_ready())
             self._damaged.add(damaged)
             with self._watchdog.phase("compile" if self._compiles else "step", step), memory_told():
                 if step == 1:

@@ -43,13 +43,14 @@ def count_tokens(batch) -> int:
 
 
 class Clock:
-    """Time since the last reading, and the share of it spent waiting for data."""
+    """Time since the last reading, and the share of it in which nothing was computed for want of data."""
 
     def __init__(self):
         self._begin, self._waited, self._tokens = time.perf_counter(), 0.0, 0
 
-    def batch(self, waited: float, tokens: int) -> None:
-        self._waited += waited
+    def batch(self, waited: float, tokens: int, idle: bool) -> None:
+        """``idle``: the step before was done when the batch came; else it was being computed all the while."""
+        self._waited += waited * idle
         self._tokens += tokens
 
     def read(self) -> dict[str, float]:
