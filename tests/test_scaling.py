@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import os
 import pathlib
 import shlex
 import signal
@@ -347,7 +348,9 @@ def test_a_sweep_that_is_asked_to_end_hands_it_on(tmp_path):
         "with preemption.noticed() as notice:\n    notice.armed = True\n"
         "    print(execution.run_all(None, pathlib.Path('.'), notice))\n"
     )
-    job = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    line = [sys.executable, "-c", program]
+    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
+    job = subprocess.Popen(line, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
     while not (tmp_path / "started").exists():
         assert job.poll() is None
         time.sleep(0.05)
