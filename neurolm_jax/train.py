@@ -53,13 +53,13 @@ def train(
 
     from neurolm_jax.outputs import locked
     from neurolm_jax.stages.restore import restore_run
-    from neurolm_jax.training import checkpoint, faults, health, provenance
+    from neurolm_jax.training import checkpoint, faults, health, profiling, provenance
     from neurolm_jax.training.loop import Loop
-    from neurolm_jax.training.profiling import Profile
     from neurolm_jax.training.replay import look_at
     from neurolm_jax.training.state import abstract_state, whole_share
     from neurolm_jax.training.watchdog import Watchdog
 
+    profiling.check(profiled, 0, config.steps)  # before there is a workdir
     configuration.use_compilation_cache(config)
     stage, mesh, sources, held_out = plan(config)
     process, abstract = (jax.process_index(), jax.process_count()), abstract_state(stage, mesh)
@@ -84,7 +84,7 @@ def train(
             new = checkpoints.save(start, state, progress, config)
             say(f"{workdir}: {config.stage} {'taken over' if new else 'is trained already'}, {start} steps")
             return
-        profile = stack.enter_context(contextlib.closing(Profile(workdir, profiled, start, config.steps)))
+        profile = stack.enter_context(contextlib.closing(profiling.Profile(workdir, profiled, start, config.steps)))
         loop = Loop(stage, mesh, workdir, sources, held_out, checkpoints, watchdog, notice or Notice(), profile)
         while back := loop.run(state, progress):
             del state  # there may be no room for two

@@ -125,6 +125,7 @@ def test_a_trace_has_the_steps(small_data, runs, tmp_path, capsys):
     c = config("language", small_data, runs, evaluate_every=0, checkpoint_every=4)
     with pytest.raises(UserError, match="--profile 3: 4 steps are left"):
         train.train(c, tmp_path / "w", profiled=3)
+    assert not (tmp_path / "w").exists()
     train.train(c, tmp_path / "w", profiled=2)
     assert "a trace of steps 3 to 4" in capsys.readouterr().out
     [file] = (tmp_path / "w" / "profile" / "plugins" / "profile").glob("*/*.xplane.pb")

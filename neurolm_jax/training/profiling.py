@@ -10,6 +10,19 @@ from neurolm_jax.errors import UserError
 BEFORE = 2  # steps: the first compiles, in the second buffers are made
 
 
+def check(count: int, start: int, stop: int) -> None:
+    """Refuse a trace of more steps than a run from ``start`` to ``stop`` takes.
+
+    Raises:
+      UserError: too few steps are left.
+    """
+    if count and stop - start < BEFORE + count:
+        raise UserError(
+            f"--profile {count}: {stop - start} steps are left, the first {BEFORE} of which are not traced; ask for"
+            " fewer, or raise config.steps"
+        )
+
+
 class Profile:
     """Traces ``count`` steps from the third after the start into WORKDIR/profile; 0 traces none.
 
@@ -23,11 +36,7 @@ class Profile:
     """
 
     def __init__(self, workdir: pathlib.Path, count: int, start: int, stop: int):
-        if count and stop - start < BEFORE + count:
-            raise UserError(
-                f"--profile {count}: {stop - start} steps are left, the first {BEFORE} of which are not traced; ask for"
-                " fewer, or raise config.steps"
-            )
+        check(count, start, stop)
         self.folder, self._step = workdir / "profile", start
         self._first, self._last = start + BEFORE + 1, start + BEFORE + count
         self._traces, self._tracing = bool(count) and jax.process_index() == 0, False
