@@ -57,7 +57,9 @@ def test_peak_memory_is_of_this_process_alone():
 @pytest.mark.slow
 def test_growth_is_measured_and_drawn(tmp_path, monkeypatch):
     """Memory of attention grows no faster than the row."""
-    monkeypatch.setattr(growth, "GRID", {"tokens": (2048, 4096), "layers": (2, 4), "width": (128,), "channels": (16,)})
+    monkeypatch.setattr(growth, "GRID", {"tokens": (2048, 4096), "layers": (1,), "width": (64,), "channels": (32,)})
+    monkeypatch.setattr(growth, "BASE", growth.BASE | {"tokens": 256, "layers": 2, "width": 128})
+    monkeypatch.setattr(growth, "STEPS", 1)
     found = growth.bench_grow(plot=tmp_path / "growth.png")
     assert found["tokens 4096: MB beside the state"] < 2.1 * found["tokens 2048: MB beside the state"]
     assert all(value > 0 for value in found.values()) and (tmp_path / "growth.png").stat().st_size > 10_000
