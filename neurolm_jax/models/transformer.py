@@ -1,7 +1,6 @@
 """Pre-norm transformer blocks, scanned over layers; shared by the neural transformer and by GPT-2."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -146,31 +145,42 @@ class Block(nn.Module):
         depth = layer + 1 if c.scale_by_depth else c.layers
         output_scale = jax.lax.rsqrt(2.0 * depth)
         drop = nn.Dropout(c.dropout, deterministic=deterministic)
-
-        # What is cheap to compute anew from its input is not kept for the backward pass.
-        norm = nn.remat(LayerNorm, prevent_cse=False)
-        gelu = jax.checkpoint(functools.partial(jax.nn.gelu, approximate=c.approximate_gelu), prevent_cse=False)
-
-        y = norm(c.use_bias, name="attention_norm")(x)
         heads = f"heads/{c.heads}"
-        qkv = Linear(3 * c.width, ("embed", heads), name="qkv", **dense)(y)  # [B, T, 3 W]
+
+        def product(before, x, features, axes, name, scale=1.0):
+            # Linear of before(x), which is cheap: of the two x alone is kept for the backward pass. What that needs are
+            # the product's factors; the product is not computed twice.
+            def fused(block, x):
+                return Linear(features, axes, scale=scale, name=name, parent=block, **dense)(before(block, x))
+
+            return nn.remat(fused, prevent_cse=False)(self, x)
+
+        def norm(name):
+            return lambda block, x: LayerNorm(c.use_bias, name=name, parent=block)(x)
+
+        def flat(_, y):
+            return y.reshape(x.shape)
+
+        def gelu(_, y):
+            return jax.nn.gelu(y, approximate=c.approximate_gelu)
+
+        qkv = product(norm("attention_norm"), x, 3 * c.width, ("embed", heads), "qkv")  # [B, T, 3 W]
         parts = jnp.split(qkv.reshape(*x.shape[:2], 3 * c.heads, -1), 3, axis=2)
         query, key, value = (constrain(part, "batch", "length", "heads", None) for part in parts)  # [B, T, N, H]
         if cache is not None:
             kept = zip(cache, (key, value))
             cache = Cache(*(jax.lax.dynamic_update_slice_in_dim(old, new, place, axis=1) for old, new in kept))
         if isinstance(visible, Intervals):
-            y = interval_attention(query, key, value, visible).reshape(x.shape)
+            y = interval_attention(query, key, value, visible)
         else:
             assert cache is not None  # which the mask is over
-            y = masked_attention(query, *cache, visible).reshape(x.shape)
-        y = Linear(c.width, (heads, "embed"), scale=output_scale, name="attention_output", **dense)(y)
+            y = masked_attention(query, *cache, visible)
+        y = product(flat, y, c.width, (heads, "embed"), "attention_output", output_scale)
         x = constrain(x + drop(y), "batch", "length", None)
 
-        y = norm(c.use_bias, name="mlp_norm")(x)
-        y = Linear(4 * c.width, ("embed", "mlp"), name="mlp_input", **dense)(y)
-        y = constrain(gelu(y), "batch", "length", "mlp")
-        y = Linear(c.width, ("mlp", "embed"), scale=output_scale, name="mlp_output", **dense)(y)
+        y = product(norm("mlp_norm"), x, 4 * c.width, ("embed", "mlp"), "mlp_input")
+        y = constrain(y, "batch", "length", "mlp")
+        y = product(gelu, y, c.width, ("mlp", "embed"), "mlp_output", output_scale)
         return constrain(x + drop(y), "batch", "length", None), cache
 
 

@@ -3,8 +3,11 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
+
+EPSILON = 1e-8
 
 
 def learning_rate(config: ConfigDict) -> optax.Schedule:
@@ -19,14 +22,25 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
 
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """AdamW's directions, to be taken times the learning rate, which is a function of the step alone.
+    """What keeps AdamW's moments; the gradients' norm is clipped before."""
+    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    return optax.chain(*clip, optax.scale_by_adam(b1=config.beta1, b2=config.beta2))
+
+
+def directions(config: ConfigDict, moments: optax.OptState, params: Any) -> Any:
+    """AdamW's directions from the moments after a step's gradients, to be taken times the learning rate, which is a
+    function of the step alone.
 
     Weight decay acts on tensors of two dimensions and more, the layer axis not counted; embeddings included.
     """
-    parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    parts.append(optax.scale_by_adam(b1=config.beta1, b2=config.beta2))
-    parts.append(optax.add_decayed_weights(config.weight_decay, mask=decayed))
-    return optax.chain(*parts)
+    count, mu, nu = (optax.tree.get(moments, name) for name in ("count", "mu", "nu"))
+    first = optax.tree.bias_correction(mu, config.beta1, count)
+    second = optax.tree.bias_correction(nu, config.beta2, count)
+
+    def direction(m, v, parameter, decays):
+        return m / (jnp.sqrt(v) + EPSILON) + (config.weight_decay * parameter if decays else 0)
+
+    return jax.tree.map(direction, first, second, params, decayed(params))
 
 
 def decayed(params: Any) -> Any:

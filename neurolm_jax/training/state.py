@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from neurolm_jax.training import health
 from neurolm_jax.training.gradients import loss_and_gradients, weighted
 from neurolm_jax.training.mesh import on_mesh, shardings
-from neurolm_jax.training.optimizer import learning_rate, make_optimizer
+from neurolm_jax.training.optimizer import directions, learning_rate, make_optimizer
 
 
 class TrainState(NamedTuple):
@@ -67,12 +67,14 @@ def make_train_step(stage, mesh: Mesh) -> Callable:
 
     def train_step(state: TrainState, batch, rng):
         gradients, terms, rng_learn = step_gradients(stage, state, batch, rng)
-        rate = learning_rate(config)(state.step)
-        directions, moments = optimizer.update(gradients, state.optimizer, state.weights.params)
-        params = jax.tree.map(lambda p, direction: p - rate * direction, state.weights.params, directions)
         extra, metrics = stage.learn(state.weights.extra, terms.observed, rng_learn)
         loss, norm = weighted(stage, terms.losses), optax.tree.norm(gradients)
         taken, after = health.judge(state.health, loss, norm, config.faults.spike)
+        rate = learning_rate(config)(state.step)
+        moments = health.choose(taken, optimizer.update(gradients, state.optimizer)[1], state.optimizer)
+        # Of what the state will hold, not of what is chosen from: the old moments would have to be copied for that.
+        along = directions(config, moments, state.weights.params)
+        params = jax.tree.map(lambda p, direction: p - rate * direction, state.weights.params, along)
         metrics |= terms.losses | terms.metrics
         metrics |= {
             "loss": loss,
@@ -81,8 +83,7 @@ def make_train_step(stage, mesh: Mesh) -> Callable:
             "skipped_steps": after.skipped,
             "skipped_in_a_row": after.in_a_row,
         }
-        before = state.weights, state.optimizer
-        weights, moments = health.choose(taken, (state.weights._replace(params=params, extra=extra), moments), before)
+        weights = health.choose(taken, state.weights._replace(params=params, extra=extra), state.weights)
         return TrainState(state.step + 1, weights, moments, after), metrics
 
     placed = state_shardings(stage, mesh), NamedSharding(mesh, PartitionSpec())

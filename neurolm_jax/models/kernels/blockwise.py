@@ -68,7 +68,7 @@ def backward(query, key, value, start, stop, output, log_total, gradient):
             share = jnp.where(visible, jnp.exp(scores - log_total), 0)
             of_share = jnp.einsum("bnkh,bnqh->bnkq", value, gradient, preferred_element_type=jnp.float32)
             of_scores = (share * (of_share - product) * scale).astype(query.dtype)
-            of_query = jnp.einsum("bnkq,bnkh->bnqh", of_scores, key, preferred_element_type=jnp.float32)
+            of_query = jnp.einsum("bnkh,bnkq->bnhq", key, of_scores, preferred_element_type=jnp.float32).swapaxes(2, 3)
             of_key = jnp.matmul(of_scores, query, preferred_element_type=jnp.float32)
             of_value = jnp.matmul(share.astype(query.dtype), gradient, preferred_element_type=jnp.float32)
             sums = tuple(
