@@ -1,7 +1,10 @@
 """Stage 0, the language model: GPT-2's weights, or trained on text.
 
   python -m neurolm_jax.train --config configs/language.py:b --workdir runs/b/language \\
-    --config.initial.gpt2=gpt2/model.safetensors --config.steps=0
+    --config.initial.gpt2=gpt2/model.safetensors --config.steps=0 --config.data.root=corpus
+
+Text must have been prepared in corpus/text, also where only weights are taken over; without any,
+``python -m neurolm_jax.convert gpt2 gpt2 --out runs/b/language`` takes them over too.
 """
 
 from ml_collections import ConfigDict

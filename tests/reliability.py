@@ -22,7 +22,7 @@ def table(kills: dict, fuzzed: list[dict]) -> str:
     rows = [(f"killed {text}", kills["kills"][moment]) for moment, text in moments.items()]
     rows += [
         ("survived, with the same parameters, losses and records as undisturbed", survived),
-        ("steps lost at most, of a checkpoint every", f"{kills['steps_lost_at_most']} of {kills['interval']}"),
+        (f"most steps lost by one kill (a checkpoint every {kills['interval']} steps)", kills["steps_lost_at_most"]),
     ]
     names = [one["stage"] for one in fuzzed]
     rows += [
