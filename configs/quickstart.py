@@ -23,7 +23,6 @@ def get_config(stage: str) -> ConfigDict:
     c.data.root = f"{ROOT}/data"
     c.compilation_cache = f"{ROOT}/compilation_cache"
     c.text_length = 128
-    c.keep_checkpoints = 2
     c.validation_batches = 10
     for name in c.initial:
         if name in STAGES:
@@ -84,7 +83,6 @@ _STAGES = {
         # The settings were chosen on the validation parts; the last fit takes them in, so nothing is left to validate.
         "data": {"tasks": ("blink", "scp1", "eyes"), "splits": ("train", "validation")},
         "evaluate_every": 0,
-        "language": {"dropout": 0.0},
         "augmentation": {"scale": 0.1, "offset": 5.0},
     },
 }

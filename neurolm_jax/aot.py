@@ -5,25 +5,30 @@
   python -m neurolm_jax.aot --config configs/pretrain.py:l --topology h100:4x8 --search [--rows 4,8,16]
   python -m neurolm_jax.aot --tables FOLDER
 
-Needs the compiler for TPUs (pip install libtpu) or GPUs (pip install 'jax[cuda12]'), none of either and no data. Memory
-is the compiler's own account. Operations are those of matrix products in the compiled program, loops counted as often
-as they run, and of attention kernels; "needed" is what the model's arithmetic asks for, so that their ratio is what
-recomputation and padding cost. The step's time is the largest of computing at peak speed, moving all operands and
+Needs a compiler, but no TPU or GPU and no data. That for GPUs: pip install 'jax[cuda12]'. That for TPUs is kept out of
+the environment, since JAX looks for a TPU wherever it is installed:
+
+  pip install --no-deps --target .venv/libtpu libtpu==0.0.42.1
+  PYTHONPATH=.venv/libtpu:. TPU_LIBRARY_PATH=.venv/libtpu/libtpu/libtpu.so JAX_PLATFORMS=cpu \\
+    python -m neurolm_jax.aot ...
+
+Memory is the compiler's own account. Operations are those of matrix products in the compiled program, loops counted
+as often as they run, and of attention kernels; "needed" is what the model's arithmetic asks for, so that their ratio is
+what recomputation and padding cost. The step's time is the largest of computing at peak speed, moving all operands and
 results of the program's instructions, and sending over all links at once, each with nothing else in the way: a bound,
 not a forecast. --quick compiles three times as fast, but leaves out what is moved. --search tries meshes and rows a
 device; --tables puts JSON files of a folder side by side.
 """
 
-import json
 import pathlib
 import sys
 
 from absl import flags
 
-from neurolm_jax import command_line, configuration, train
+from neurolm_jax import command_line, configuration
 from neurolm_jax.command import run
 from neurolm_jax.errors import UserError
-from neurolm_jax.outputs import appearing_file
+from neurolm_jax.outputs import write_json
 
 _TOPOLOGY = flags.DEFINE_string("topology", None, "A slice (v5e:4x4, v5p:4x4x4, v6e:16x16) or GPUs (h100:4x8).")
 _JSON = flags.DEFINE_string("json", None, "Write the figures here too.")
@@ -34,17 +39,18 @@ _TABLES = flags.DEFINE_string("tables", None, "Print the JSON files of a folder 
 
 
 def main() -> None:
-    if any(argument.split("=")[0].lstrip("-") == "tables" for argument in sys.argv):
-        command_line.parse_flags(sys.argv, "tables")
+    command_line.parse_flags(sys.argv)
+    if _TABLES.value:
         from neurolm_jax.ahead import tables
 
         found = tables.read(pathlib.Path(_TABLES.value))
         print(tables.programs(found), tables.weak_scaling(found), sep="\n")
         return
-    command_line.parse_flags(sys.argv, "config", "topology")
+    command_line.require("config", "topology")
     config = command_line.CONFIG.value
     configuration.check(config)
 
+    from neurolm_jax import stages
     from neurolm_jax.ahead import topologies
     from neurolm_jax.ahead.estimates import estimate
 
@@ -54,11 +60,10 @@ def main() -> None:
     if _SEARCH.value:
         found = told | search_and_show(config, chip, devices, _ROWS.value, _TOPOLOGY.value, _QUICK.value)
     else:
-        found = told | estimate(train.build(config), chip, devices, _QUICK.value)
+        found = told | estimate(stages.build(config), chip, devices, _QUICK.value)
         show(found, f"{config.stage}, {_TOPOLOGY.value}: {len(devices)} x {chip.name}")
     if _JSON.value:
-        with appearing_file(pathlib.Path(_JSON.value)) as file:
-            file.write_text(json.dumps(found, indent=1))
+        write_json(_JSON.value, found)
 
 
 def search_and_show(config, chip, devices, rows, topology: str, quick: bool = False) -> dict:
@@ -69,6 +74,7 @@ def search_and_show(config, chip, devices, rows, topology: str, quick: bool = Fa
     Raises:
       UserError: rows that are no numbers; nothing fits.
     """
+    from neurolm_jax import stages
     from neurolm_jax.ahead import search
 
     try:
@@ -79,18 +85,17 @@ def search_and_show(config, chip, devices, rows, topology: str, quick: bool = Fa
         raise UserError(f"--rows {','.join(rows)}: want whole numbers of rows, 1 or more")
     found = []
     print(f"{'data':>5} {'fsdp':>5} {'tensor':>6} {'rows':>5} {'GB':>6} {'ms at least':>12} {'tokens/s at most':>17}")
-    for one in search.search(train.build, config, chip, devices, counts, quick):
+    for one in search.search(stages.build, config, chip, devices, counts, quick):
         found.append(one)
         mesh = one["mesh"]
-        begin = f"{mesh['data']:>5} {mesh['fsdp']:>5} {mesh['tensor']:>6}"
+        begin = f"{mesh['data']:>5} {mesh['fsdp']:>5} {mesh['tensor']:>6} {one['rows_each']:>5}"
         if "error" in one:
-            print(f"{begin} {one['rows_each']:>5} {one['error'].partition(';')[0]}", flush=True)
+            print(f"{begin} {one['error'].partition(';')[0]}", flush=True)
             continue
-        each = max(one["rows"].values()) // (mesh["data"] * mesh["fsdp"] * one["accumulation"])
         peak = (one["bytes"]["peak"] + one["bytes"]["program"]) / 1e9
         step, speed = 1e3 * one["seconds"]["step"], one["tokens_per_second"]
         end = "" if one["fits"] else " DOES NOT FIT"
-        print(f"{begin} {each:>5} {peak:>6.1f} {step:>12.1f} {speed:>17,.0f}{end}", flush=True)
+        print(f"{begin} {peak:>6.1f} {step:>12.1f} {speed:>17,.0f}{end}", flush=True)
     ranked = search.best(found)
     if not ranked:
         raise UserError(f"--search: nothing fits {len(devices)} x {chip.name}; try fewer --rows")
@@ -100,10 +105,12 @@ def search_and_show(config, chip, devices, rows, topology: str, quick: bool = Fa
 
 def show(found: dict, title: str) -> None:
     """The figures as lines."""
+    from neurolm_jax.ahead.estimates import HOURS
+
     held, sent, seconds = found["bytes"], found["sent"], found["seconds"]
     lines = {
         "mesh": ", ".join(f"{axis} {size}" for axis, size in found["mesh"].items()),
-        "parameters": f"{found['parameters'] / 1e6:,.0f} M; {found['whole_share']:.1%} whole on each chip",
+        "parameters": f"{found['parameters'] / 1e6:,.0f} M; {found['replicated_share']:.1%} whole on each chip",
         "weights, optimizer, batch, temporary": " + ".join(
             f"{held[part] / 1e9:.2f}" for part in ("parameters", "optimizer", "batch", "temporary")
         )
@@ -123,7 +130,7 @@ def show(found: dict, title: str) -> None:
     }
     if found["corpus_hours"]:
         hours = f"{found['corpus_hours']:.2f} h, {found['corpus_chip_hours']:,.0f} chip-hours at least"
-        lines["25,000 h of recording, once"] = hours
+        lines[f"{HOURS:,} h of recording, once"] = hours
     print(title)
     for name, text in lines.items():
         print(f"  {name:<38} {text}")

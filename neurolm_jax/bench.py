@@ -25,7 +25,6 @@ programs at hand.
 ``grow``: time and memory of a step against tokens in a row, layers, width and channels; --plot draws them.
 """
 
-import json
 import pathlib
 
 from neurolm_jax.benchmarks.answers import bench_answer
@@ -35,7 +34,8 @@ from neurolm_jax.benchmarks.rows import bench_data, bench_plan
 from neurolm_jax.benchmarks.starts import bench_start
 from neurolm_jax.benchmarks.steps import bench_train
 from neurolm_jax.command import argument_parser, run
-from neurolm_jax.outputs import appearing_file
+from neurolm_jax.errors import UserError
+from neurolm_jax.outputs import write_json
 
 
 def main() -> None:
@@ -62,13 +62,18 @@ def main() -> None:
             kind.add_argument("--plot", type=pathlib.Path, help="draw the curves into this file")
         kind.add_argument("--json", type=pathlib.Path, help="write the figures here too")
     arguments = vars(parser.parse_args())
+    from configs import sizes
+
+    if (size := arguments.get("size", "b")) not in sizes.NAMES:
+        raise UserError(f"--size {size}: is not one of {', '.join(sizes.NAMES)}")
+    if not arguments.get("hours", 1.0) > 0:
+        raise UserError(f"--hours {arguments['hours']:g}: must be above 0")
     measure, json_file, _ = arguments.pop("measure"), arguments.pop("json"), arguments.pop("kind")
     found = measure(**arguments)
     for name, value in found.items():
         print(f"{name:<52} {value:10,.2f}")
     if json_file:
-        with appearing_file(json_file) as file:
-            file.write_text(json.dumps(found, indent=1))
+        write_json(json_file, found)
 
 
 if __name__ == "__main__":

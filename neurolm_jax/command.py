@@ -19,7 +19,7 @@ def run(main: Callable[[], None], computes: bool = False) -> None:
     process, or a traceback) anything else.
 
     Args:
-      computes: on much memory, see ``huge_pages``.
+      computes: whether it runs a model, and so asks for huge pages.
     """
     if computes and main.__module__ == "__main__":
         huge_pages.ask_for_them()

@@ -39,11 +39,20 @@ def parse_flags(argv: list[str], *needed: str) -> None:
         raise UserError(error) from error
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}")
-    for name in needed:
-        if not flags.FLAGS[name].value:
-            raise UserError(f"--{name} is missing; see --help")
+    require(*needed)
     if CONFIG.value is not None:
         check_fields(CONFIG.value)
+
+
+def require(*names: str) -> None:
+    """Refuse a command line that has been read without these flags.
+
+    Raises:
+      UserError: naming the first.
+    """
+    for name in names:
+        if not flags.FLAGS[name].value:
+            raise UserError(f"--{name} is missing; see --help")
 
 
 def config_file() -> str:
@@ -72,21 +81,30 @@ fields of the config:
   'neurolm train --config FILE.py[:ARGUMENT] --print' lists all fields, what they are now, and what they mean."""
 
 
+def located(name: str, option: str = "--config", folder: str = "configs") -> str:
+    """FILE[:ARGUMENT] with the file where it is: as it is named or, failing that, among this project's own.
+
+    Raises:
+      UserError: it is in neither place; names the ``option``, and the project's own files in ``folder``.
+    """
+    file, colon, rest = name.partition(":")
+    ours = folder_of_configs() / file
+    if pathlib.Path(file).is_file():
+        return name
+    if not ours.is_file():
+        files = sorted((folder_of_configs() / folder).glob("*.py"))
+        there = ", ".join(f"{folder}/{path.name}" for path in files if "def get_config" in path.read_text())
+        raise UserError(f"{option} {file}: no such file; the project's own are {there}")
+    return f"{ours}{colon}{rest}"
+
+
 def _located(argument, before):
-    """A command line's config file where it is: as it is named or, failing that, among this project's own."""
+    """An argument of a command line, its config file where it is if it names one."""
     match = re.match(r"(--?config=)(.+)", argument)
     if not match and before not in ("-config", "--config"):
         return argument
     option, name = match.groups() if match else ("", argument)
-    file, colon, rest = name.partition(":")
-    ours = folder_of_configs() / file
-    if pathlib.Path(file).is_file():
-        return argument
-    if not ours.is_file():
-        files = sorted((folder_of_configs() / "configs").glob("*.py"))
-        there = ", ".join(f"configs/{path.name}" for path in files if "def get_config" in path.read_text())
-        raise UserError(f"--config {file}: no such file; the project's own are {there}")
-    return f"{option}{ours}{colon}{rest}"
+    return f"{option}{located(name)}"
 
 
 def _refuse_unknown(argv):

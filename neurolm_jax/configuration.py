@@ -69,14 +69,15 @@ def base(stage: str) -> ConfigDict:
     c.data.root = "data"  # folder under which prepare wrote
     c.data.text = "text"  # folder of plain text under data.root
     c.data.threads = 4  # that read ahead, in each process
-    c.data.damaged = 100  # records that cannot be read, of which more stop a process; they are left out
+    c.data.damaged = 100  # unreadable records that a process leaves out; one more stops it
     c.data.workers = 0  # processes that put batches together; 0 does so in this one
     c.initial = ConfigDict()  # workdirs of earlier stages
     return c
 
 
 def check_fields(c: ConfigDict) -> None:
-    """Refuse a config whose fields are not those of its stage: a name in a file may be a slip of the hand.
+    """Refuse a config whose fields, or their types, are not those of its stage: in a file either may be a slip of the
+    hand.
 
     Raises:
       UserError: naming the field, and the nearest.
@@ -85,15 +86,29 @@ def check_fields(c: ConfigDict) -> None:
 
     if c.get("stage") not in STAGES:
         raise UserError(f"config.stage: {c.get('stage')!r} is not one of {', '.join(STAGES)}")
-    known = [name for name, _ in flat(importlib.import_module(f"configs.{c.stage}").get_config())]
-    found = [name for name, _ in flat(c)]
-    for name in found:
+    known = dict(flat(importlib.import_module(f"configs.{c.stage}").get_config()))
+    found = dict(flat(c))
+    for name, value in found.items():
         if name not in known:
             hint = did_you_mean(name, known, "config.")
             raise UserError(f"config.{name}: no such field of the stage {c.stage}{hint}")
+        if not _alike(value, known[name]):
+            raise UserError(f"config.{name}: want {_KINDS[type(known[name])]}, such as {known[name]!r}, not {value!r}")
     for name in known:
         if name not in found:
             raise UserError(f"config.{name}: missing; configs/{c.stage}.py has it")
+
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a tuple"}
+
+
+def _alike(value, usual):
+    """Whether a value is of the type of a field's usual one; elements of a tuple too."""
+    if isinstance(usual, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(usual, tuple):
+        return isinstance(value, (tuple, list)) and all(_alike(one, usual[0]) for one in value if usual)
+    return type(value) is type(usual)
 
 
 def use_compilation_cache(c: ConfigDict) -> None:

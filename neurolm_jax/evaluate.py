@@ -9,12 +9,11 @@ validation. With --prompts varied every question is also asked in other words an
 --finetune adds the tokenizer's encoder, trained as a whole with a linear head for each task. Not a medical device.
 """
 
-import json
 import pathlib
 
 from neurolm_jax.command import argument_parser, run
 from neurolm_jax.errors import UserError
-from neurolm_jax.outputs import appearing_file
+from neurolm_jax.outputs import write_json
 
 
 def main() -> None:
@@ -51,9 +50,7 @@ def _evaluate(arguments):
     before = findings.read(file) if file.exists() else None
 
     def keep(found):
-        merged = findings.merge(before, found) if before else found
-        with appearing_file(file) as unfinished:
-            unfinished.write_text(json.dumps(merged, indent=1, allow_nan=False))
+        write_json(file, findings.merge(before, found) if before else found)
 
     found = evaluate(arguments.checkpoint, arguments.data, tasks, options, keep)
     if not jax.process_index():

@@ -3,9 +3,11 @@
 import contextlib
 import errno
 import fcntl
+import json
 import pathlib
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 from neurolm_jax.errors import UserError
 
@@ -39,18 +41,27 @@ def appearing_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_json(path: str | pathlib.Path, value: Any) -> None:
+    """A value as JSON; one that is not finite is a ValueError, since JSON has no such numbers."""
+    with appearing_file(path) as file:
+        file.write_text(json.dumps(value, indent=1, allow_nan=False))
+
+
 @contextlib.contextmanager
-def locked(folder: str | pathlib.Path) -> Iterator[None]:
+def locked(folder: str | pathlib.Path, wait: bool = False) -> Iterator[None]:
     """A folder that no other process works in meanwhile; where a file system has no locks, this is not looked after.
 
+    Args:
+      wait: for the end of one that does.
+
     Raises:
-      UserError: one does.
+      UserError: one does, and its end is not waited for.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise UserError(f"{folder}: another process works in it; wait for its end, or end it") from error
         except OSError as error:

@@ -56,14 +56,14 @@ def train(
     from neurolm_jax.training import checkpoint, faults, health, profiling, provenance
     from neurolm_jax.training.loop import Loop
     from neurolm_jax.training.replay import look_at
-    from neurolm_jax.training.state import abstract_state, whole_share
+    from neurolm_jax.training.state import abstract_state, replicated_share
     from neurolm_jax.training.watchdog import Watchdog
 
     profiling.check(profiled, 0, config.steps)  # before there is a workdir
     configuration.use_compilation_cache(config)
     stage, mesh, sources, held_out = plan(config)
     process, abstract = (jax.process_index(), jax.process_count()), abstract_state(stage, mesh)
-    if mesh.shape["fsdp"] * mesh.shape["tensor"] > 1 and (share := whole_share(abstract)) > 0.1:
+    if mesh.shape["fsdp"] * mesh.shape["tensor"] > 1 and (share := replicated_share(abstract)) > 0.1:
         say(f"mesh: {share:.0%} of the parameters are whole on every device; choose fsdp so that it divides the width")
     data = {name: rows.content for name, (rows, _) in sources.items()}
     restore = functools.partial(restore_run, stage, mesh, workdir, abstract)
@@ -103,13 +103,14 @@ def plan(config):
     Raises:
       UserError: something does not fit, or is not there.
     """
+    from neurolm_jax import stages
     from neurolm_jax.stages.inheritance import check_inherited
     from neurolm_jax.training import mesh as meshes
     from neurolm_jax.training import sinks
 
     configuration.check(config)
     sinks.check(config)
-    stage = build(config)
+    stage = stages.build(config)
     mesh = meshes.make_mesh(**config.mesh)
     sources, held_out = stage.sources(train=True), stage.sources(train=False)
     meshes.check_batches(mesh, {name: size for name, (_, size) in sources.items()}, config.accumulation)
@@ -117,22 +118,12 @@ def plan(config):
     return stage, mesh, sources, held_out
 
 
-def build(config):
-    """The stage of a config, with errors of its model's fields in one line."""
-    from neurolm_jax import stages
-
-    try:
-        return stages.build(config)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"config: {error}") from error
-
-
-def dry_run(config) -> None:
+def plan_only(config) -> None:
     """Everything that a run needs looked at, its step compiled for the devices that are here, and the plan printed."""
-    from neurolm_jax.ahead import here
+    from neurolm_jax.ahead import dry_run
 
     stage, mesh, sources, held_out = plan(config)
-    here.show(stage, mesh, sources, held_out)
+    dry_run.show(stage, mesh, sources, held_out)
 
 
 def main() -> None:
@@ -148,7 +139,7 @@ def main() -> None:
         print(fields.to_yaml(config, fields.documentation(config.stage, config_file().partition(":")[0])), end="")
     elif _DRY_RUN.value:
         with processes.joined():
-            dry_run(config)
+            plan_only(config)
     elif not _WORKDIR.value:
         raise UserError("--workdir is missing; see 'python -m neurolm_jax.train --help'")
     else:

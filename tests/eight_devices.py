@@ -69,7 +69,7 @@ def main():
     name, data, runs, accumulation = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]), sys.argv[4]
     from small_data import config
 
-    from neurolm_jax.train import build
+    from neurolm_jax.stages import build
     from neurolm_jax.training.mesh import make_mesh
 
     c = config(name, data, runs, batch_size=8 * int(accumulation), text_batch_size=8 * int(accumulation))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_data import config
 
-from neurolm_jax import train
+from neurolm_jax import stages
 from neurolm_jax.data.streams import Steps
 from neurolm_jax.models.attention import staircase
 from neurolm_jax.models.config import REMAT
@@ -24,12 +24,12 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("language", "pre
 @pytest.mark.parametrize("name", ["tokenizer", "instruct", *SLOW])
 def test_parts_of_a_batch_add_up_to_it(runs, small_data, name):
     c = config(name, small_data, runs, batch_size=4, text_batch_size=4)
-    stage = train.build(c)
+    stage = stages.build(c)
     weights = restore_weights(runs / name, make_mesh())
     batch = Steps(stage.sources(True), 1)[0]
     if name == "instruct":
         c.answer_length = 18
-        batch = Steps(train.build(c).sources(True), 1)[0]
+        batch = Steps(stages.build(c).sources(True), 1)[0]
     if name != "language":  # the parts have different weight
         rows = batch["dialogues"]["mixed"]["answer_target"] if name == "instruct" else batch["eeg"]["segment"]
         assert len({int((row > 0).sum()) for row in rows}) > 1

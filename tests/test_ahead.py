@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from small_data import config
 
-from neurolm_jax import aot, errors, train
+from neurolm_jax import aot, errors, stages
 from neurolm_jax.ahead import arithmetic, estimates, programs, search, topologies
 from neurolm_jax.ahead.chips import CHIPS
 from neurolm_jax.data.streams import Steps
 from neurolm_jax.errors import UserError
 from neurolm_jax.models.placement import AXES
 from neurolm_jax.training.mesh import make_mesh, put_batch
-from neurolm_jax.training.state import abstract_state, make_train_step, whole_share
+from neurolm_jax.training.state import abstract_state, make_train_step, replicated_share
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -211,7 +211,7 @@ def test_a_layer_moves_its_own_part_of_all_layers():
 def test_arithmetic_is_that_of_a_program_without_waste(name, small_data, runs, monkeypatch):
     """On one device, where nothing is computed twice: all matrix products of the compiled step."""
     monkeypatch.setattr(arithmetic, "causal", lambda length, together: length**2)  # short rows hide scores, no more
-    stage, mesh = train.build(config(name, small_data, runs)), make_mesh()
+    stage, mesh = stages.build(config(name, small_data, runs)), make_mesh()
     state = abstract_state(stage, mesh)
     batch = estimates.abstract_batch(stage, mesh)
     compiled = make_train_step(stage, mesh).lower(state, batch, jax.random.key(0)).compile()
@@ -223,7 +223,7 @@ def test_arithmetic_is_that_of_a_program_without_waste(name, small_data, runs, m
 
 @pytest.mark.parametrize("name", ["language", "tokenizer", "pretrain", "instruct"])
 def test_empty_rows_are_shaped_as_rows_are(name, small_data, runs):
-    stage, mesh = train.build(config(name, small_data, runs)), make_mesh()
+    stage, mesh = stages.build(config(name, small_data, runs)), make_mesh()
     real, empty = put_batch(mesh, Steps(stage.sources(train=True), 1)[0]), estimates.abstract_batch(stage, mesh)
     same = jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), real, empty)
     assert jax.tree.all(same)
@@ -255,7 +255,7 @@ def test_unknown_topologies_are_named(name, message, monkeypatch):
 
 def test_figures_hang_together(small_data, runs, capsys):
     """The whole account of a step, compiled for this machine's own device."""
-    stage = train.build(config("pretrain", small_data, runs))
+    stage = stages.build(config("pretrain", small_data, runs))
     found = estimates.estimate(stage, CHIPS["v5e"], jax.devices()[:1])
     weights = abstract_state(stage, make_mesh()).weights
     assert found["bytes"]["parameters"] == sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(weights))
@@ -297,7 +297,7 @@ def test_a_program_too_large_for_the_device_is_told(small_data, runs, monkeypatc
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory. Used 20.10G of 15.75G hbm. More")
 
     monkeypatch.setattr(estimates, "make_train_step", lambda stage, mesh: Huge())
-    stage = train.build(config("language", small_data, runs))
+    stage = stages.build(config("language", small_data, runs))
     with pytest.raises(errors.DoesNotFit, match=r"does not fit \(used 20.10g of 15.75g a device\); take fewer rows"):
         estimates.estimate(stage, CHIPS["v5e"], jax.devices()[:1])
 
@@ -324,7 +324,7 @@ def test_a_search_stops_where_memory_does(small_data, runs, monkeypatch):
     monkeypatch.setattr(search, "estimate", estimated)
     base = config("pretrain", small_data, runs)
     base.batch_size, base.text_batch_size = 120, 30
-    found = list(search.search(train.build, base, CHIPS["v5e"], list(range(8)), [16, 2, 4]))
+    found = list(search.search(stages.build, base, CHIPS["v5e"], list(range(8)), [16, 2, 4]))
     # Heads are two: meshes of 8 and of 4 parts.
     assert asked == [(1, 16, 8), (1, 32, 8), (1, 128, 32)] * 2 + [(2, 8, 4), (2, 16, 4), (2, 64, 16)] * 2
     assert [one["error"] for one in found if "error" in one] == ["does not fit"] * 4
@@ -339,7 +339,7 @@ def test_what_a_mesh_does_not_divide_is_told():
 
     def share(fsdp):
         mesh = AbstractMesh((1, fsdp, 1, 1), AXES, axis_types=(AxisType.Auto,) * 4)
-        return whole_share(abstract_state(train.build(language.get_config("xl")), mesh))
+        return replicated_share(abstract_state(stages.build(language.get_config("xl")), mesh))
 
     assert share(64) < 0.01 and share(512) > 0.99
 

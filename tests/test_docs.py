@@ -11,12 +11,12 @@ import sys
 import pytest
 
 from neurolm_jax import configuration
-from neurolm_jax.stages import NAMES
+from neurolm_jax.configuration import STAGES
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS, PACKAGE = ROOT / "docs", ROOT / "neurolm_jax"
 # Imports that go up the map, as it tells itself.
-MEANT = {("aot", "train"), ("training", "stages"), ("configuration", "models"), ("__init__", "inference")}
+MEANT = {("training", "stages"), ("configuration", "models"), ("__init__", "inference")}
 
 
 def first_cells(page, heading=None):
@@ -64,7 +64,7 @@ def imported(file):
             yield from parts[:1] or [alias.name for alias in node.names if alias.name != "__version__"]
 
 
-@pytest.mark.parametrize("stage", NAMES)
+@pytest.mark.parametrize("stage", STAGES)
 def test_the_stages_pages_name_every_field_and_no_other(stage):
     fields = {name for name, _ in configuration.flat(importlib.import_module(f"configs.{stage}").get_config())}
     own, shared = (set(first_cells(f"stages/{page}.md", "Fields")) for page in (stage, "index"))
@@ -73,7 +73,7 @@ def test_the_stages_pages_name_every_field_and_no_other(stage):
     models = {name for name in fields if name.startswith(("tokenizer.", "language."))}
     told = own | shared | (models if stage in ("pretrain", "instruct") else set())
     assert told == fields
-    everywhere = set().union(*(first_cells(f"stages/{page}.md", "Fields") for page in NAMES))
+    everywhere = set().union(*(first_cells(f"stages/{page}.md", "Fields") for page in STAGES))
     assert models <= everywhere
 
 
@@ -81,7 +81,7 @@ def test_the_official_commands_are_understood():
     """The configs, fields and task names of docs/official.md are there."""
     text = (DOCS / "official.md").read_text()
     configs = re.findall(r"configs/(\w+)\.py:(\w+)", text)
-    assert {stage for stage, _ in configs} == set(NAMES)
+    assert {stage for stage, _ in configs} == set(STAGES)
     fields = set()
     for stage, size in configs:
         fields |= {name for name, _ in configuration.flat(importlib.import_module(f"configs.{stage}").get_config(size))}

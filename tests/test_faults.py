@@ -13,7 +13,7 @@ import pytest
 from absl import flags
 from small_data import config
 
-from neurolm_jax import train
+from neurolm_jax import stages, train
 from neurolm_jax.data import shards, streams
 from neurolm_jax.data.eeg_rows import EEGRows
 from neurolm_jax.data.text import TextRows
@@ -78,7 +78,7 @@ def poisoned(batch):
 
 
 def begun(c, runs):
-    stage, mesh = train.build(c), make_mesh()
+    stage, mesh = stages.build(c), make_mesh()
     state = create_state(stage, mesh)
     state = state._replace(weights=stage.inherit(state.weights, lambda path: restore_weights(path, mesh)))
     return stage, mesh, state, jax.random.key(c.seed)
@@ -110,7 +110,7 @@ def test_skipped_steps_are_told_with_their_records_and_can_be_replayed(small_dat
     c = config("pretrain", root, runs, steps=8, keep_checkpoints=9)
     with caplog.at_level(logging.WARNING):
         train.train(c, tmp_path / "w")
-    batches = streams.Steps(train.build(c).sources(train=True), 8)
+    batches = streams.Steps(stages.build(c).sources(train=True), 8)
     bad = [i + 1 for i in range(8) if not np.isfinite(batches[i]["eeg"]["scale"]).all()]
     assert 0 < len(bad) < 8  # else this data would show nothing
     told = faults.read(tmp_path / "w")
@@ -223,7 +223,7 @@ def damage(path, number):
 def test_records_that_cannot_be_read_are_left_out_counted_and_named(small_data, runs, tmp_path, caplog):
     root = copy_of(small_data, tmp_path / "data")
     path, text = root / "scp1" / "recordings" / "train", root / "text" / "train"
-    [origin] = streams.Steps(train.build(config("pretrain", root, runs)).sources(train=True), 1).origins(0)["text"][0]
+    [origin] = streams.Steps(stages.build(config("pretrain", root, runs)).sources(train=True), 1).origins(0)["text"][0]
     damage(path, 2)
     damage(text, int(origin.split("record ")[1].split(",")[0]))
     flags.FLAGS.mark_as_parsed()  # as a command line does, which workers want
@@ -238,7 +238,7 @@ def test_records_that_cannot_be_read_are_left_out_counted_and_named(small_data, 
         assert len(said) == len(set(said)) and any(f"{path}/shard-00000.array_record: record 2 is" in s for s in said)
         found.append(metrics.read(tmp_path / str(workers)))
     # Each is counted once, however often it would have been read.
-    steps = streams.Steps(train.build(c).sources(train=True), 40)
+    steps = streams.Steps(stages.build(c).sources(train=True), 40)
     faults_of = [steps[i].get("faults", []) for i in range(40)]
     assert sum(map(len, faults_of)) > len(set(sum(faults_of, []))) == 2
     for lines in found:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_data import config
 
-from neurolm_jax import train
+from neurolm_jax import stages, train
 from neurolm_jax.convert import export_checkpoint
 from neurolm_jax.data.streams import Steps
 from neurolm_jax.errors import UserError
@@ -37,7 +37,6 @@ def test_few_parameters_are_trained_and_the_others_stay(tuned, runs):
 
 def test_less_than_two_percent_at_size_b():
     from configs import instruct
-    from neurolm_jax import stages
 
     c = instruct.get_config("b")
     c.language.lora_rank = 16
@@ -61,7 +60,7 @@ def test_a_new_term_changes_nothing_and_a_folded_one_neither(tuned, runs, small_
         return [float(term.value) for term in terms.values()]
 
     c.language.lora_rank = 0
-    plain = train.build(c)
+    plain = stages.build(c)
     zero = weights._replace(params=jax.tree.map(np.zeros_like, weights.params))
     np.testing.assert_allclose(losses(stage, zero), losses(plain, before), rtol=1e-6)
     np.testing.assert_allclose(losses(stage, weights), losses(plain, stage.plain(weights)), rtol=1e-5)
@@ -88,7 +87,7 @@ def test_export_folds_the_terms(small_data, runs, tmp_path):
     c = config("instruct", small_data, runs)
     c.tokenizer.encoder.update(patch_norm="row", causal=False)
     c.language.lora_rank, c.feature_norm = 2, False
-    stage = train.build(c)
+    stage = stages.build(c)
     weights = nn.unbox(jax.jit(stage.create)(jax.random.key(0)))
     weights = weights._replace(params=jax.tree.map(lambda x: x + 0.1, weights.params))
     checkpoint.save_weights(tmp_path / "w", weights, c)

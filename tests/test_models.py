@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from neurolm_jax.models.config import EncoderConfig, TokenizerConfig
 from neurolm_jax.models.neurolm import next_second_targets
-from neurolm_jax.models.tokenizer import Tokenizer, create_state, reconstruction_targets, reverse_gradient
+from neurolm_jax.models.tokenizer import Tokenizer, create_tokenizer_state, reconstruction_targets, reverse_gradient
 from neurolm_jax.stages.tokenizer import learn, tokenizer_terms
 
 CONFIG = TokenizerConfig(EncoderConfig(layers=2, heads=2, width=16), decoder_layers=1, codes=12, code_width=8)
@@ -117,7 +117,7 @@ def test_losses_and_gradients_are_finite(encode, kind):
 @jax.jit
 def training_step(params, row):
     """Loss, its terms, all gradients, and the state after the step."""
-    state = create_state(CONFIG, jax.random.key(1))
+    state = create_tokenizer_state(CONFIG, jax.random.key(1))
     text = jnp.zeros((1, 4, 16))
 
     def loss(params):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_data import config
 
-from neurolm_jax import train
+from neurolm_jax import stages
 from neurolm_jax.data.streams import Steps
 from neurolm_jax.models import quantizer
 from neurolm_jax.stages.restore import restore_weights
@@ -23,7 +23,7 @@ def both(runs, small_data):
     for dtype in ("float32", "bfloat16"):
         c = config("tokenizer", small_data, runs)
         c.tokenizer.encoder.dtype = dtype
-        stage = train.build(c)
+        stage = stages.build(c)
         batch = Steps(stage.sources(True), 1)[0]
         terms = jax.jit(lambda weights: stage.terms(weights, batch, jax.random.key(0), jnp.zeros(()), train=True))  # noqa: B023
         found[dtype] = terms(weights)
@@ -71,7 +71,7 @@ def test_a_step_in_bfloat16_goes_the_same_way(name, remat, small_data, runs):
         for section in (c.get("language"), c.get("tokenizer", {}).get("encoder")):
             if section:
                 section.dtype, section.remat = dtype, remat
-        stage = train.build(c)
+        stage = stages.build(c)
         state = create_state(stage, mesh)
         weights = stage.inherit(state.weights, lambda path: restore_weights(path, mesh))
         batch = Steps(stage.sources(True), 1)[0]

@@ -9,6 +9,7 @@ import pytest
 
 from configs import instruct, sizes, tokenizer
 from neurolm_jax import stages
+from neurolm_jax.configuration import STAGES
 from neurolm_jax.eeg.electrodes import VOCABULARY
 from neurolm_jax.weights import official
 from neurolm_jax.weights.mapping import get
@@ -67,7 +68,7 @@ def names(entries, tree):
 
 
 @pytest.mark.parametrize("size", sizes.NAMES)
-@pytest.mark.parametrize("stage", stages.NAMES)
+@pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_has_every_size(stage, size):
     import importlib
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_data import config
 
-from neurolm_jax import inspect, train
+from neurolm_jax import inspect, stages, train
 from neurolm_jax.errors import UserError
 from neurolm_jax.stages import restore
 from neurolm_jax.training import checkpoint, metrics, optimizer, sinks
@@ -192,7 +192,7 @@ def test_feature_statistics_cover_valid_patches_only(small_data, runs):
     from neurolm_jax.models.tokenizer import Tokenizer
 
     c = config("tokenizer", small_data, runs)
-    stage = train.build(c)
+    stage = stages.build(c)
     weights = jax.jit(stage.create)(jax.random.key(0))
     weights = nn.unbox(weights)
     batch = Steps(stage.sources(True), 1)[0]

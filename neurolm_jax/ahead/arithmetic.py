@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
 
 from neurolm_jax.models import lora
 
@@ -28,6 +29,24 @@ class Work(NamedTuple):
     @property
     def total(self) -> float:
         return self.products + 3 * self.trained_attention + self.frozen_attention
+
+
+def main_model(config: ConfigDict) -> ConfigDict:
+    """The section of the model that a stage trains: the language model, or the tokenizer's encoder."""
+    return config.language if "language" in config else config.tokenizer.encoder
+
+
+def places(stage) -> dict[str, int]:
+    """Tokens of a step by source, if no row has padding; those of dialogues are EEG and words."""
+    c = stage.config
+    lengths = {"eeg": c.get("row_length"), "dialogues": c.get("row_length"), "text": c.text_length}
+    return {name: size * lengths[name] for name, (_, size) in stage.empty_rows().items()}
+
+
+def eeg_places(config: ConfigDict) -> int:
+    """Tokens of EEG of a step, if no row has padding."""
+    length = {"tokenizer": "row_length", "pretrain": "row_length", "instruct": "eeg_length"}.get(config.stage)
+    return config.batch_size * config[length] if length else 0
 
 
 def work(stage, weights) -> Work:
@@ -108,4 +127,5 @@ def _kernels(params) -> int:
 
 
 def parameter_count(tree) -> int:
+    """Numbers in a tree's arrays."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))

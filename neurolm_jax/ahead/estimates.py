@@ -11,7 +11,7 @@ from neurolm_jax.ahead import arithmetic, programs
 from neurolm_jax.ahead.chips import Chip
 from neurolm_jax.errors import memory_told
 from neurolm_jax.training import mesh as meshes
-from neurolm_jax.training.state import abstract_state, make_train_step, whole_share
+from neurolm_jax.training.state import abstract_state, make_train_step, replicated_share
 
 HOURS = 25_000  # of recording in the paper's corpus
 QUICK = {"exec_time_optimization_effort": -1.0}
@@ -66,7 +66,7 @@ def account(stage, chip: Chip, mesh, program: Program) -> dict:
     state, batch = abstract_state(stage, mesh), abstract_batch(stage, mesh)
     cost = programs.cost(program.text, chip.node)
     needed = arithmetic.work(stage, state.weights)
-    flops = cost.flops + _kernels(cost, needed, stage, devices)
+    flops = cost.flops + _attention_kernels(cost, needed, devices)
     sent = sum(cost.sent.values())
     times = {
         "compute": flops / chip.flops,
@@ -76,18 +76,18 @@ def account(stage, chip: Chip, mesh, program: Program) -> dict:
         else sent / chip.links,
     }
     step = max(times.values())
-    tokens = _tokens(stage)
-    corpus = HOURS * 3600 * arithmetic.CHANNELS / tokens["eeg"] * step / 3600 if tokens["eeg"] else None
+    tokens, eeg = arithmetic.places(stage), arithmetic.eeg_places(config)
+    corpus = HOURS * 3600 * arithmetic.CHANNELS / eeg * step / 3600 if eeg else None
     peak = program.held + program.temporary
     return {
         "stage": config.stage,
         "chip": chip.name,
         "chips": devices,
         "mesh": dict(mesh.shape),
-        "rows": {"eeg": config.batch_size if tokens["eeg"] else 0, "text": config.text_batch_size},
+        "rows": {"eeg": config.batch_size if eeg else 0, "text": config.text_batch_size},
         "accumulation": config.accumulation,
-        "remat": config.get("language", config.get("tokenizer", {}).get("encoder")).remat,
-        "whole_share": whole_share(state),
+        "remat": arithmetic.main_model(config).remat,
+        "replicated_share": replicated_share(state),
         "parameters": arithmetic.parameter_count(state.weights.params),
         "bytes": {
             "parameters": _held(state.weights),
@@ -134,13 +134,7 @@ def _held(tree):
     return sum(int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize for x in leaves)
 
 
-def _tokens(stage):
-    c = stage.config
-    eeg = {"tokenizer": "row_length", "pretrain": "row_length", "instruct": "eeg_length"}.get(c.stage)
-    return {"eeg": c.batch_size * c[eeg] if eeg else 0, "text": c.text_batch_size * c.text_length}
-
-
-def _kernels(cost, needed, stage, devices):
+def _attention_kernels(cost, needed, devices):
     """Operations in attention kernels: as the arithmetic has them, times how often the program runs each."""
     forward = needed.trained_attention + needed.frozen_attention
     runs = {name.rpartition("_")[2]: count for name, count in cost.kernels.items()}

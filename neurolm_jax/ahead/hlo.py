@@ -56,7 +56,8 @@ def entry(text: str) -> str:
     return re.search(r"^ENTRY %?([\w.\-]+)", text, re.MULTILINE)[1]
 
 
-def computations(text) -> Iterator[tuple[str, list[Instruction]]]:
+def computations(text: str) -> Iterator[tuple[str, list[Instruction]]]:
+    """Name and instructions of each computation of a program's text."""
     name, found = None, []
     for line in text.splitlines():
         if line.startswith("}"):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+from neurolm_jax.ahead import arithmetic
 from neurolm_jax.ahead.chips import Chip
 from neurolm_jax.ahead.estimates import estimate
 from neurolm_jax.errors import DoesNotFit
@@ -9,12 +10,11 @@ from neurolm_jax.errors import DoesNotFit
 TENSOR = (1, 2, 4, 8)
 
 
-def meshes(count: int, heads: int, tensor: Sequence[int] = TENSOR) -> Iterator[dict[str, int]]:
-    """Shapes for so many devices: parameters split over all of them that heads are not, over an eighth and over none.
-
-    Heads are split over no more devices than divide them.
+def meshes(count: int, heads: int) -> Iterator[dict[str, int]]:
+    """Shapes for so many devices: parameters are split over all that heads leave, over an eighth of those, or not at
+    all; heads over no more devices than divide them.
     """
-    for split in tensor:
+    for split in TENSOR:
         if count % split or heads % split:
             continue
         rest = count // split
@@ -40,17 +40,16 @@ def with_rows(config, mesh: dict[str, int], rows: int):
 def search(
     build: Callable, config, chip: Chip, devices: list, rows: Sequence[int], quick: bool = False
 ) -> Iterator[dict]:
-    """Figures of ``estimate`` for each mesh and number of rows; where memory is too small, ``{"mesh", "rows_each",
-    "error"}`` instead, and more rows are not tried.
+    """Figures of ``estimate`` and ``rows_each`` for each mesh and number of rows; where memory is too small, ``{"mesh",
+    "rows_each", "error"}`` instead, and more rows are not tried.
 
     Args:
       build: the stage of a config.
     """
-    heads = config.get("language", config.get("tokenizer", {}).get("encoder")).heads
-    for mesh in meshes(len(devices), heads):
+    for mesh in meshes(len(devices), arithmetic.main_model(config).heads):
         for count in sorted(rows):
             try:
-                yield estimate(build(with_rows(config, mesh, count)), chip, devices, quick)
+                yield estimate(build(with_rows(config, mesh, count)), chip, devices, quick) | {"rows_each": count}
             except DoesNotFit as error:
                 yield {"mesh": mesh, "rows_each": count, "error": str(error)}
                 break

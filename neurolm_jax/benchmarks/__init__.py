@@ -18,4 +18,4 @@ def peak_memory() -> float:
     """GB that this process has held at most. Not of ``getrusage``, which begins with what the process that started this
     one held."""
     status = pathlib.Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**20
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e9

@@ -1,6 +1,7 @@
 """Shards into rows, against a loader with a file for each sample; and the start of a large corpus."""
 
 import functools
+import itertools
 import pathlib
 import tempfile
 import time
@@ -9,18 +10,18 @@ from neurolm_jax.benchmarks import ROUNDS, peak_memory
 
 LENGTH = 1024  # tokens in a row of size B
 BLOCK = 320  # seconds of one made recording
-V5P_PEAK = 459e12  # bfloat16 FLOP a second
 
 
 def bench_data(hours: float) -> dict[str, float]:
     """Rows a second and core of both ways, best of ``ROUNDS`` in turns."""
+    from neurolm_jax.ahead.chips import CHIPS
     from neurolm_jax.data import shards
     from neurolm_jax.data.eeg_rows import EEGRows
     from neurolm_jax.data.streams import Steps
 
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder)
-        samples = list(_write_corpus(root, hours))
+        samples = itertools.islice(itertools.cycle(list(_write_corpus(root, hours))), ROUNDS * 40)
         rows = EEGRows([shards.open_shards(root / "eeg")], LENGTH, 64, seed=0)
         steps, batch = Steps({"eeg": (rows, 8)}, 10**9), 8
         fast, plain = [], []
@@ -30,15 +31,15 @@ def bench_data(hours: float) -> dict[str, float]:
                 eeg = steps[step]["eeg"]
             fast.append(20 * batch / (time.process_time() - begin))
             begin = time.process_time()
-            for first in range(0, 40, batch):
-                _plain_batch(samples[first : first + batch])
+            for _ in range(0, 40, batch):
+                _plain_batch(itertools.islice(samples, batch))
             plain.append(40 / (time.process_time() - begin))
         valid = float((eeg["segment"] > 0).mean())
         row_bytes = sum(array.nbytes for array in eeg.values()) / batch
     rate = max(fast)
     # Weights in matrices of B's frozen encoder and of its language model: 2 FLOP each and token forth, 4 back.
     flop = LENGTH * (2 * 85e6 + 6 * 124e6)
-    wanted = 0.5 * V5P_PEAK / flop
+    wanted = 0.5 * CHIPS["v5p"].flops / flop
     return {
         "a file for each sample, rows/second/core": max(plain),
         "rows/second/core": rate,

@@ -70,7 +70,7 @@ def _compiled(stage, new_tokens):
         branches = rows["branches"]
         batch, count = branches["tokens"].shape
         length = rows["mixed"]["tokens"].shape[1]
-        cache = stage.read(weights, rows, room=count * new_tokens)
+        cache = stage.prefill(weights, rows, new_tokens=count * new_tokens)
         classes = stage.classes(weights)[: vocabulary.END_OF_TEXT + 1]
         # Token k of every branch lies at length + k * count; at first each branch sees its question alone.
         visible = seen(branches, length)[:, :, :length]
@@ -81,7 +81,7 @@ def _compiled(stage, new_tokens):
             tokens, cache, visible = carry
             place = length + k * count
             visible = jax.lax.dynamic_update_slice_in_dim(visible, own, place, axis=2)
-            hidden, cache = stage.go_on(weights, tokens, branches["position"] + k, visible, cache, place)
+            hidden, cache = stage.decode(weights, tokens, branches["position"] + k, visible, cache, place)
             chosen = (hidden @ classes.T.astype(hidden.dtype)).argmax(-1).astype(jnp.int32)
             return (chosen, cache, visible), chosen
 

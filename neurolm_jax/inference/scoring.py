@@ -102,8 +102,8 @@ def _compiled(stage):
     def score(weights, rows):
         branches = rows["branches"]
         length = rows["mixed"]["tokens"].shape[1]
-        cache = stage.read(weights, rows, room=branches["tokens"].shape[1])
-        hidden, _ = stage.go_on(
+        cache = stage.prefill(weights, rows, new_tokens=branches["tokens"].shape[1])
+        hidden, _ = stage.decode(
             weights, branches["tokens"], branches["position"], seen(branches, length), cache, length
         )
         return target_log_probabilities(hidden, stage.classes(weights), branches["target"])

@@ -18,8 +18,8 @@ from neurolm_jax.models.placement import mesh_around, over_devices, platform, su
 
 ATTENDED = "attended"  # what attention gives, for rules of rematerialisation
 AT_ONCE = 512  # tokens of a row whose scores fit the memory well
-QUERIES, KEYS = ("batch", "length", "heads", None), ("batch", None, "heads", None)
-NAMES = (QUERIES, KEYS, KEYS, ("batch", "length"), ("batch", "length"))
+QUERY_AXES, KEY_AXES = ("batch", "length", "heads", None), ("batch", None, "heads", None)
+INPUT_AXES = (QUERY_AXES, KEY_AXES, KEY_AXES, ("batch", "length"), ("batch", "length"))
 
 
 class Intervals(NamedTuple):
@@ -63,8 +63,8 @@ def interval_attention(
 ) -> jax.Array:  # [B, T, N, H]
     """Softmax attention, scale 1/sqrt(H), over each query's interval of keys.
 
-    Rows that are no longer than a block have their scores computed at once. Others never have: TPUs and GPUs run
-    kernels, other devices a loop over blocks.
+    On one CPU device, rows of at most ``AT_ONCE`` tokens have all their scores computed at once. Others never have:
+    TPUs and GPUs run kernels, other devices a loop over blocks.
     """
     if mesh_around() is None and platform() == "cpu" and key.shape[1] <= AT_ONCE:
         index = jnp.arange(key.shape[1])
@@ -76,14 +76,14 @@ def interval_attention(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
 def attend(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    start: jax.Array,
-    stop: jax.Array,
+    query: jax.Array,  # [B, T, N, H]
+    key: jax.Array,  # [B, M, N, H]
+    value: jax.Array,  # [B, M, N, H]
+    start: jax.Array,  # [B, T]
+    stop: jax.Array,  # [B, T]
     device: str,
     interpret: bool = False,
-) -> jax.Array:
+) -> jax.Array:  # [B, T, N, H]
     """The same by the kernels of a kind of device; ``interpret`` runs them where there is none.
 
     Each device of a mesh has its own rows, heads and queries; of rows that are split lengthwise it has all keys.
@@ -95,7 +95,7 @@ def _attended(query, key, value, start, stop, device, interpret):
     forward, _ = _kernels(device, interpret)
     outputs = [lambda q, k, v, a, b: q, lambda q, k, v, a, b: PartitionSpec(q[0], q[2], q[1])]
     kept = query, key, value, start, stop
-    output, log_total = over_devices(lambda axes, *local: forward(*local), NAMES, outputs, *kept)
+    output, log_total = over_devices(lambda axes, *local: forward(*local), INPUT_AXES, outputs, *kept)
     output, log_total = checkpoint_name(output, ATTENDED), checkpoint_name(log_total, ATTENDED)
     return output, (*kept, output, log_total)
 
@@ -109,7 +109,7 @@ def _attended_backward(device, interpret, kept, gradient):
         return of_query, sum_over(of_key, lengthwise), sum_over(of_value, lengthwise)
 
     outputs = [lambda *specs: specs[0], lambda *specs: specs[1], lambda *specs: specs[2]]
-    names = (*NAMES, QUERIES, ("batch", "heads", "length"), QUERIES)
+    names = (*INPUT_AXES, QUERY_AXES, ("batch", "heads", "length"), QUERY_AXES)
     return *over_devices(local, names, outputs, *kept, gradient), None, None
 
 

@@ -77,6 +77,11 @@ class LanguageModelConfig:
     lora_rank: int = 0  # of the low-rank terms that are trained instead of the weights; 0 trains the weights
     lora_alpha: float = 16.0  # the terms are multiplied by lora_alpha / lora_rank
 
+    @property
+    def lora_scale(self) -> float:
+        """What the low-rank terms are multiplied by."""
+        return self.lora_alpha / max(self.lora_rank, 1)
+
     def __post_init__(self):
         _check_heads("language model", self.width, self.heads)
         _check_remat("language model", self.remat)

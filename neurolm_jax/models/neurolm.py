@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from neurolm_jax.models.attention import Intervals, own_second
 from neurolm_jax.models.config import LanguageModelConfig, NeuroLMConfig
+from neurolm_jax.models.losses import NO_TARGET
 from neurolm_jax.models.transformer import Cache, Embedding, LayerNorm, Linear, Stack, StackConfig, named
 
 # Of standardised features. Far above the embeddings of channel and second that are added to them, those would be lost.
@@ -33,7 +34,7 @@ class LanguageModel(nn.Module):
             dtype=c.dtype,
             remat=c.remat,
             lora_rank=c.lora_rank,
-            lora_scale=c.lora_alpha / max(c.lora_rank, 1),
+            lora_scale=c.lora_scale,
         )
         self.stack = Stack(stack)
         self.final_norm = LayerNorm()
@@ -52,14 +53,14 @@ class LanguageModel(nn.Module):
         x = self.dropout(x, deterministic=deterministic)
         return self.final_norm(self.stack(x, intervals, deterministic)[0])
 
-    def read(self, x: jax.Array, intervals: Intervals, room: int) -> Cache:
+    def prefill(self, x: jax.Array, intervals: Intervals, new_tokens: int) -> Cache:
         """Embedded inputs [B, T, W] -> their keys and values, with room for as many tokens more."""
         c = self.config
-        shape = (c.layers, x.shape[0], x.shape[1] + room, c.heads, c.width // c.heads)
+        shape = (c.layers, x.shape[0], x.shape[1] + new_tokens, c.heads, c.width // c.heads)
         empty = jnp.zeros(shape, jnp.dtype(c.dtype))
         return self.stack(x, intervals, cache=Cache(empty, empty))[1]  # type: ignore[return-value]  # one was given
 
-    def go_on(
+    def decode(
         self,
         tokens: jax.Array,
         position: jax.Array,
@@ -135,7 +136,7 @@ class NeuroLM(nn.Module):
         x = self._mixed(features, channel, second, eeg_index, tokens, position)
         return self.language.hidden(x, intervals, deterministic)
 
-    def mixed_read(
+    def mixed_prefill(
         self,
         features: jax.Array,
         channel: jax.Array,
@@ -144,13 +145,13 @@ class NeuroLM(nn.Module):
         tokens: jax.Array,
         position: jax.Array,
         intervals: Intervals,
-        room: int,
+        new_tokens: int,
     ) -> Cache:
-        """The same rows -> their keys and values, for ``go_on``."""
+        """The same rows -> their keys and values, for ``decode``."""
         x = self._mixed(features, channel, second, eeg_index, tokens, position)
-        return self.language.read(x, intervals, room)
+        return self.language.prefill(x, intervals, new_tokens)
 
-    def go_on(
+    def decode(
         self,
         tokens: jax.Array,
         position: jax.Array,
@@ -158,8 +159,8 @@ class NeuroLM(nn.Module):
         cache: Cache,
         place: jax.Array | int,
     ) -> tuple[jax.Array, Cache]:
-        """See ``LanguageModel.go_on``."""
-        return self.language.go_on(tokens, position, seen, cache, place)
+        """See ``LanguageModel.decode``."""
+        return self.language.decode(tokens, position, seen, cache, place)
 
     def _mixed(self, features, channel, second, eeg_index, tokens, position):
         eeg = self.embed_eeg(features, channel, second)
@@ -194,4 +195,4 @@ def next_second_targets(codes: jax.Array, segment: jax.Array, second: jax.Array)
     exists = after < codes.shape[1]
     after = jnp.minimum(after, codes.shape[1] - 1)
     same = jnp.take_along_axis(segment, after, axis=1) == segment
-    return jnp.where(exists & same & (segment > 0), jnp.take_along_axis(codes, after, axis=1), -1)
+    return jnp.where(exists & same & (segment > 0), jnp.take_along_axis(codes, after, axis=1), NO_TARGET)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from neurolm_jax.models.placement import gather, on_every_device, over_devices, sum_over
 
-CODES = ("codes", None)  # axes of a codebook
+CODEBOOK_AXES = ("codes", None)  # axes of a codebook
 KMEANS_ROUNDS = 10
 
 
@@ -37,14 +37,14 @@ def normalise(x: jax.Array) -> jax.Array:
 
 def nearest(vectors: jax.Array, z: jax.Array) -> jax.Array:
     """Index of the nearest code: [K, D], [N, D] unit vectors -> [N]. On the sphere that is the largest product."""
-    vectors = gather(vectors, CODES, jnp.float32)
+    vectors = gather(vectors, CODEBOOK_AXES, jnp.float32)
     return jnp.argmax(jnp.matmul(z, vectors.T, precision=jax.lax.Precision.HIGHEST), axis=-1)
 
 
 def quantize(vectors: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Codes [N], straight-through vectors [N, D] and the commitment error [N] of unit vectors z [N, D]."""
     codes = nearest(vectors, jax.lax.stop_gradient(z))
-    chosen = gather(vectors, CODES, jnp.float32)[codes]
+    chosen = gather(vectors, CODEBOOK_AXES, jnp.float32)[codes]
     return codes, z + jax.lax.stop_gradient(chosen - z), jnp.square(chosen - z).mean(-1)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from neurolm_jax.models.config import PATCH_SAMPLES, SPECTRUM_BINS, TokenizerConfig
 from neurolm_jax.models.neural_transformer import NeuralTransformer
 from neurolm_jax.models.placement import over_devices
-from neurolm_jax.models.quantizer import CODES, Codebook, create_codebook, normalise
+from neurolm_jax.models.quantizer import CODEBOOK_AXES, Codebook, create_codebook, normalise
 from neurolm_jax.models.transformer import Linear
 
 
@@ -29,7 +29,8 @@ class TokenizerState(NamedTuple):
     feature_variance: jax.Array
 
 
-def create_state(config: TokenizerConfig, rng: jax.Array) -> TokenizerState:
+def create_tokenizer_state(config: TokenizerConfig, rng: jax.Array) -> TokenizerState:
+    """Random codes, and statistics that change nothing."""
     codebook = create_codebook(rng, config.codes, config.code_width)
     width = config.encoder.width
     return TokenizerState(codebook, jnp.zeros(width), jnp.ones(width))
@@ -37,7 +38,7 @@ def create_state(config: TokenizerConfig, rng: jax.Array) -> TokenizerState:
 
 def with_axes(state: TokenizerState) -> TokenizerState:
     """The same, the codebook's vectors boxed with the names of their axes, as new parameters are."""
-    vectors = nn.LogicallyPartitioned(state.codebook.vectors, CODES)
+    vectors = nn.LogicallyPartitioned(state.codebook.vectors, CODEBOOK_AXES)
     return state._replace(codebook=state.codebook._replace(vectors=vectors))
 
 

@@ -132,13 +132,13 @@ class Block(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
+        x: jax.Array,  # [B, T, W]
         layer: jax.Array,
         cache: Cache | None,
         visible: Intervals | jax.Array,
         place: jax.Array | int,
         deterministic: bool,
-    ) -> tuple[jax.Array, Cache | None]:
+    ) -> tuple[jax.Array, Cache | None]:  # [B, T, W]
         c = self.config
         dense = {"use_bias": c.use_bias, "dtype": jnp.dtype(c.dtype)}
         dense |= {"lora_rank": c.lora_rank, "lora_scale": c.lora_scale}

@@ -58,7 +58,7 @@ class Stage(abc.ABC):
         return weights
 
     def prepare(self, weights: Weights, batch: Tree, rng: jax.Array) -> Weights:
-        """Weights before the first step, which may look at its batch. Jitted by the loop."""
+        """Weights before the first step, which may look at its batch. Jitted by ``training.state.prepare``."""
         return weights
 
     @abc.abstractmethod

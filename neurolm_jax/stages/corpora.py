@@ -1,31 +1,35 @@
 """What a config's data and model sections name, opened."""
 
 import pathlib
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from neurolm_jax.data import guard, remote
-from neurolm_jax.data.eeg_rows import EEGRows
+from neurolm_jax.data.eeg_rows import EEGRows, empty_shard_row
 from neurolm_jax.data.mixture import Mixture
-from neurolm_jax.data.shards import Shards, open_shards
+from neurolm_jax.data.shards import Shards, open_shards, read_manifest
 from neurolm_jax.data.shares import take
 from neurolm_jax.data.streams import Rows
-from neurolm_jax.data.text import TextRows
+from neurolm_jax.data.text import TextRows, empty_text
 from neurolm_jax.eeg.tasks import Task, load_task
 from neurolm_jax.errors import UserError
 from neurolm_jax.models.config import EncoderConfig, LanguageModelConfig, NeuroLMConfig, TokenizerConfig
 
 
 def tokenizer_config(config: ConfigDict) -> TokenizerConfig:
+    """The model of a config's section ``tokenizer``."""
     fields = config.tokenizer.to_dict()
     return TokenizerConfig(encoder=EncoderConfig(**fields.pop("encoder")), **fields)
 
 
 def language_config(config: ConfigDict, codes: int) -> LanguageModelConfig:
+    """The model of a config's section ``language``, with so many codes of EEG beside its words."""
     return LanguageModelConfig(codes=codes, **config.language.to_dict())
 
 
 def neurolm_config(config: ConfigDict) -> NeuroLMConfig:
+    """The model of both sections: words, and EEG by the tokenizer's encoder."""
     tokenizer = tokenizer_config(config)
     return NeuroLMConfig(
         language=language_config(config, tokenizer.codes),
@@ -36,28 +40,64 @@ def neurolm_config(config: ConfigDict) -> NeuroLMConfig:
 
 
 def training(config: ConfigDict) -> list[Shards]:
-    """The folders of EEG to train on, none of which may hold a recording of a test part, as far as the config's share
-    of them goes."""
-    parts = _opened("data.train", _paths(config, config.data.train))
-    guard.check_disjoint(parts, _tests(config))
+    """The folders of EEG to train on, as far as the config's share of them goes.
+
+    Raises:
+      UserError: one is missing or damaged, or holds a recording of a test part; its manifest does not tell recordings
+        and the share is not 1.
+    """
+    paths = _paths(config, config.data.train)
+    parts = _opened("data.train", paths)
+    guard.check_disjoint([(path, part.manifest) for path, part in zip(paths, parts)], _tests(config))
     return [take(part, config.data.share) for part in parts]
 
 
 def validation(config: ConfigDict) -> list[Shards]:
+    """The folders of EEG to validate on.
+
+    Raises:
+      UserError: one is missing or damaged.
+    """
     return _opened("data.validation", _paths(config, config.data.validation))
 
 
-def eeg_rows(config: ConfigDict, seconds: int, train: bool) -> Rows:
-    """Rows of the EEG to train or validate on, windows of at most ``seconds``."""
+def eeg_and_text(config: ConfigDict, train: bool) -> dict[str, tuple[Rows, int]]:
+    """Rows of EEG and of text to train or validate on, and how many of them are in a batch.
+
+    Raises:
+      UserError: see ``eeg_rows`` and ``text``.
+    """
+    return {"eeg": (eeg_rows(config, train), config.batch_size), "text": (text(config, train), config.text_batch_size)}
+
+
+def empty_eeg_and_text(config: ConfigDict) -> dict[str, tuple[Any, int]]:
+    """The same with a row of padding for the rows."""
+    return {
+        "eeg": (empty_shard_row(config.row_length), config.batch_size),
+        "text": (empty_text(config.text_length), config.text_batch_size),
+    }
+
+
+def eeg_rows(config: ConfigDict, train: bool) -> Rows:
+    """Rows of the EEG to train or validate on, of windows that the encoder can read.
+
+    Raises:
+      UserError: see ``training`` and ``EEGRows``.
+    """
     parts, seed = (training(config), config.seed) if train else (validation(config), None)
-    size = config.row_length, seconds, seed, train and config.data.random_start
+    size = config.row_length, config.tokenizer.encoder.seconds, seed, train and config.data.random_start
     if train and config.data.weights:
         return Mixture([EEGRows([part], *size) for part in parts], config.data.weights, seed)
     return EEGRows(parts, *size)
 
 
 def tasks(config: ConfigDict, *splits: str) -> list[tuple[Task, Shards]]:
-    """The config's tasks with the shards of some splits; what is not a test part is checked against every test part."""
+    """The config's tasks with the shards of some splits; what is not a test part is checked against every test part.
+
+    Raises:
+      UserError: no task, one that is not known or named twice, or with windows longer than the encoder reads; shards
+        that are missing or damaged, or share a recording with a test part.
+    """
     if not config.data.tasks:
         raise UserError("config.data.tasks: want one or more")
     try:
@@ -74,12 +114,17 @@ def tasks(config: ConfigDict, *splits: str) -> list[tuple[Task, Shards]]:
             )
     parts = [(task, *_opened("data.tasks", [task_folder(config, task, split)])) for task in found for split in splits]
     if "test" not in splits:
-        guard.check_disjoint([shards for _, shards in parts], _tests(config))
+        paths = [task_folder(config, task, split) for task in found for split in splits]
+        guard.check_disjoint([(path, part.manifest) for path, (_, part) in zip(paths, parts)], _tests(config))
     return parts
 
 
 def learnt_tasks(config: ConfigDict) -> list[tuple[Task, Shards]]:
-    """The config's tasks with the shards to learn from, as far as its share of them goes."""
+    """The config's tasks with the shards to learn from, as far as its share of them goes.
+
+    Raises:
+      UserError: see ``tasks``; no window of a label in that share.
+    """
     share, found = config.data.share, []
     for task, shards in tasks(config, *config.data.splits):
         part = take(shards, share)
@@ -93,10 +138,16 @@ def learnt_tasks(config: ConfigDict) -> list[tuple[Task, Shards]]:
 
 
 def task_folder(config: ConfigDict, task: Task, split: str) -> pathlib.Path | str:
+    """The folder, or address, of a task's windows of a split."""
     return _below(config.data.root, f"{task.name}/windows/{split}")
 
 
 def text(config: ConfigDict, train: bool) -> TextRows:
+    """Rows of the text to train or validate on.
+
+    Raises:
+      UserError: its shards are missing, damaged, empty or none of text.
+    """
     [folder] = _paths(config, [config.data.text])
     [shards] = _opened("data.text", [_below(str(folder), "train" if train else "validation")])
     return TextRows(shards, config.text_length, config.seed if train else None)
@@ -121,13 +172,13 @@ def _opened(field, paths):
 
 
 def _tests(config):
-    """Every test part under the data root, whether or not this config names its task."""
+    """Folder and manifest of every test part under the data root, whether or not this config names its task."""
     root = config.data.root
     if remote.is_url(root):
-        found = remote.find(root, "**/windows/test/manifest.json")
-        return [open_shards(address.removesuffix("/manifest.json")) for address in found]
-    manifests = sorted(pathlib.Path(root).rglob("windows/test/manifest.json"))
-    return [open_shards(manifest.parent) for manifest in manifests]
+        folders = [f.removesuffix("/manifest.json") for f in remote.find(root, "**/windows/test/manifest.json")]
+    else:
+        folders = [file.parent for file in sorted(pathlib.Path(root).rglob("windows/test/manifest.json"))]
+    return [(folder, read_manifest(folder)) for folder in folders]
 
 
 def _below(root, name):

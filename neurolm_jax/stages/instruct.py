@@ -49,8 +49,7 @@ class InstructStage(NeuroLMStage):
         """Weights of the same model without low-rank terms."""
         if "frozen" not in weights.extra:
             return weights
-        language = self.model_config.language
-        params = lora.fold(self.params(weights), language.lora_alpha / language.lora_rank)
+        params = lora.fold(self.params(weights), self.model_config.language.lora_scale)
         return Weights(params, {name: part for name, part in weights.extra.items() if name != "frozen"})
 
     def terms(self, weights: Weights, batch: Tree, rng: jax.Array, progress: jax.Array, train: bool) -> Terms:
@@ -78,11 +77,11 @@ class InstructStage(NeuroLMStage):
         )
         return jnp.take_along_axis(hidden, dialogues["mixed"]["answer_index"][..., None], axis=1)
 
-    def read(self, weights: Weights, dialogues: dict, room: int) -> Cache:
+    def prefill(self, weights: Weights, dialogues: dict, new_tokens: int) -> Cache:
         """Keys and values of rows, and room for as many tokens more."""
-        return self._apply(weights, *self._mixed(weights, dialogues), room, method="mixed_read")
+        return self._apply(weights, *self._mixed(weights, dialogues), new_tokens, method="mixed_prefill")
 
-    def go_on(
+    def decode(
         self,
         weights: Weights,
         tokens: jax.Array,
@@ -91,8 +90,8 @@ class InstructStage(NeuroLMStage):
         cache: Cache,
         place: jax.Array | int,
     ) -> tuple[jax.Array, Cache]:
-        """Hidden states [B, Q, W] of tokens that follow what was read; see ``LanguageModel.go_on``."""
-        return self._apply(weights, tokens, position, seen, cache, place, method="go_on")
+        """Hidden states [B, Q, W] of tokens that follow what was read; see ``LanguageModel.decode``."""
+        return self._apply(weights, tokens, position, seen, cache, place, method="decode")
 
     def classes(self, weights: Weights) -> jax.Array:
         """The output layer [V, W]."""

@@ -17,7 +17,7 @@ from neurolm_jax.weights import gpt2
 
 
 class LanguageStage(Stage):
-    """No extra."""
+    """The language model alone: ``Weights.extra`` is empty."""
 
     def __init__(self, config):
         super().__init__(config)

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 
 from neurolm_jax.data.eeg_rows import float_patches
 from neurolm_jax.models import quantizer
+from neurolm_jax.models.config import PATCH_SAMPLES
 from neurolm_jax.models.losses import Mean
 from neurolm_jax.models.neurolm import NeuroLM, standardise_features
-from neurolm_jax.models.tokenizer import Tokenizer, create_state, with_axes
+from neurolm_jax.models.tokenizer import Tokenizer, create_tokenizer_state, with_axes
 from neurolm_jax.stages import corpora
 from neurolm_jax.stages.base import Stage, Tree, Weights
 from neurolm_jax.stages.language import text_loss
@@ -26,10 +27,10 @@ class NeuroLMStage(Stage):
         rows = jnp.zeros((1, 1), jnp.int32)
         features = jnp.zeros((1, 1, self.tokenizer_config.encoder.width))
         params = NeuroLM(self.model_config).init(rng_model, features, rows, rows, rows)["params"]
-        patches = jnp.zeros((1, 1, 200))
+        patches = jnp.zeros((1, 1, PATCH_SAMPLES))
         init = Tokenizer(self.tokenizer_config).init
         encoder = init(rng_tokenizer, patches, rows, rows, rows, method="encode")["params"]
-        state = with_axes(create_state(self.tokenizer_config, rng_codebook))
+        state = with_axes(create_tokenizer_state(self.tokenizer_config, rng_codebook))
         return Weights(params, {"tokenizer": encoder, "state": state})
 
     def encode(self, extra: Tree, eeg: dict) -> tuple[jax.Array, jax.Array]:
@@ -51,6 +52,7 @@ class NeuroLMStage(Stage):
         return text_loss(model, {"params": params}, params["language"]["output"], text, rng, train, "text_hidden")
 
     def take_tokenizer(self, weights: Weights, tokenizer: Weights) -> Weights:
+        """The encoder and codebook of a tokenizer's run, to stay as they are."""
         parts = {name: tokenizer.params[name] for name in ("encoder", "code_projection")}
         return weights._replace(extra={"tokenizer": parts, "state": tokenizer.extra["state"]})
 

@@ -5,12 +5,10 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from neurolm_jax.data.eeg_rows import empty_shard_row
 from neurolm_jax.data.streams import Rows
-from neurolm_jax.data.text import empty_text
 from neurolm_jax.models import quantizer
 from neurolm_jax.models.attention import staircase
-from neurolm_jax.models.losses import Mean, chunked_cross_entropy
+from neurolm_jax.models.losses import NO_TARGET, Mean, chunked_cross_entropy
 from neurolm_jax.models.neurolm import NeuroLM, next_second_targets
 from neurolm_jax.stages import corpora
 from neurolm_jax.stages.base import Terms, Tree, Weights
@@ -39,7 +37,7 @@ class PretrainStage(NeuroLMStage):
         """Loss and accuracy over all classes at patches with a next second, and the codes [B, T]."""
         features, codes = self.encode(weights.extra, eeg)
         targets = next_second_targets(codes, eeg["segment"], eeg["second"])
-        targets = jnp.where(targets >= 0, targets + self.model_config.language.vocabulary, -1)
+        targets = jnp.where(targets >= 0, targets + self.model_config.language.vocabulary, NO_TARGET)
         hidden = NeuroLM(self.model_config).apply(
             {"params": weights.params},
             features,
@@ -55,13 +53,7 @@ class PretrainStage(NeuroLMStage):
         return loss, accuracy, codes
 
     def empty_rows(self) -> Mapping[str, tuple[Tree, int]]:
-        c = self.config
-        return {
-            "eeg": (empty_shard_row(c.row_length), c.batch_size),
-            "text": (empty_text(c.text_length), c.text_batch_size),
-        }
+        return corpora.empty_eeg_and_text(self.config)
 
     def sources(self, train: bool) -> Mapping[str, tuple[Rows, int]]:
-        c = self.config
-        rows = corpora.eeg_rows(c, self.tokenizer_config.encoder.seconds, train)
-        return {"eeg": (rows, c.batch_size), "text": (corpora.text(c, train), c.text_batch_size)}
+        return corpora.eeg_and_text(self.config, train)

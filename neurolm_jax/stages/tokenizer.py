@@ -7,17 +7,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from neurolm_jax.data.eeg_rows import empty_shard_row, float_patches
+from neurolm_jax.data.eeg_rows import float_patches
 from neurolm_jax.data.streams import Rows
-from neurolm_jax.data.text import empty_text
 from neurolm_jax.models import quantizer
-from neurolm_jax.models.config import TokenizerConfig
+from neurolm_jax.models.config import PATCH_SAMPLES, TokenizerConfig
 from neurolm_jax.models.losses import masked_mean
 from neurolm_jax.models.placement import lookup
 from neurolm_jax.models.tokenizer import (
     Tokenizer,
     TokenizerState,
-    create_state,
+    create_tokenizer_state,
     reconstruction_targets,
     reverse_gradient,
     with_axes,
@@ -45,11 +44,12 @@ class TokenizerStage(Stage):
     def create(self, rng: jax.Array) -> Weights:
         rows = jnp.zeros((1, 1), jnp.int32)
         rng_params, rng_codebook = jax.random.split(rng)
-        patches = jnp.zeros((1, 1, 200))
+        patches = jnp.zeros((1, 1, PATCH_SAMPLES))
         params = Tokenizer(self.model_config).init(rng_params, patches, rows, rows, rows)["params"]
         zeros = jnp.zeros((self.config.text_vocabulary, self.model_config.encoder.width))
         table = nn.LogicallyPartitioned(zeros, ("vocabulary", "embed"))
-        return Weights(params, {"state": with_axes(create_state(self.model_config, rng_codebook)), "text": table})
+        state = with_axes(create_tokenizer_state(self.model_config, rng_codebook))
+        return Weights(params, {"state": state, "text": table})
 
     def inherit(self, weights: Weights, restore: Callable[[str], Weights]) -> Weights:
         language = restore(self.config.initial.language)
@@ -81,16 +81,10 @@ class TokenizerStage(Stage):
         return extra | {"state": state}, {"revived_codes": revived}
 
     def empty_rows(self) -> Mapping[str, tuple[Tree, int]]:
-        c = self.config
-        return {
-            "eeg": (empty_shard_row(c.row_length), c.batch_size),
-            "text": (empty_text(c.text_length), c.text_batch_size),
-        }
+        return corpora.empty_eeg_and_text(self.config)
 
     def sources(self, train: bool) -> Mapping[str, tuple[Rows, int]]:
-        c = self.config
-        rows = corpora.eeg_rows(c, self.model_config.encoder.seconds, train)
-        return {"eeg": (rows, c.batch_size), "text": (corpora.text(c, train), c.text_batch_size)}
+        return corpora.eeg_and_text(self.config, train)
 
 
 class Observed(NamedTuple):

@@ -164,6 +164,7 @@ def save_weights(workdir: str | pathlib.Path, weights, config: ConfigDict) -> No
 
 
 def folder(workdir: str | pathlib.Path) -> pathlib.Path:
+    """Where a workdir has its checkpoints."""
     return pathlib.Path(workdir).absolute() / "checkpoints"
 
 

@@ -1,6 +1,5 @@
 """What becomes of a run whose steps were skipped, or whose records cannot be read: told, rolled back, stopped."""
 
-import json
 import logging
 import pathlib
 from typing import NamedTuple
@@ -9,7 +8,7 @@ import jax
 
 from neurolm_jax.data.streams import Steps
 from neurolm_jax.errors import UserError
-from neurolm_jax.outputs import appearing_file
+from neurolm_jax.training import lines
 from neurolm_jax.training.checkpoint import Progress
 
 FILE = "faults.jsonl"
@@ -40,11 +39,10 @@ class Faults:
     def __init__(self, config, workdir: pathlib.Path, steps: Steps):
         self._config, self._file, self._steps = config, workdir / FILE, steps
         self._waiting: list[_Step] = []
-        lines = read(workdir)
-        self._known = {(line["step"], line["position"]) for line in lines if "records" in line}  # of earlier starts
+        told = read(workdir)
+        self._known = {(line["step"], line["position"]) for line in told if "records" in line}  # of earlier starts
         if self._file.exists() and not jax.process_index():
-            with appearing_file(self._file) as file:  # without a line that was not finished
-                file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            lines.rewrite(self._file, told)  # without a line that was not finished
 
     def add(self, step: int, position: int, measured: dict) -> None:
         self._waiting.append(_Step(step, position, {key: measured[key] for key in KEYS}))
@@ -74,7 +72,7 @@ class Faults:
         if (step.number, step.position) in self._known:
             return
         line = {"step": step.number, "position": step.position, "loss": repr(loss), "gradient_norm": repr(norm)}
-        _append(self._file, line | {"records": self._steps.origins(step.position)})
+        lines.append(self._file, line | {"records": self._steps.origins(step.position)})
 
 
 class Damaged:
@@ -98,7 +96,7 @@ class Damaged:
                 logging.getLogger(__name__).warning(f"left out: {fault}")
         if len(self) > self._limit:
             raise UserError(
-                f"{len(self)} records could not be read, {self._limit} may be (config.data.damaged); mend or prepare"
+                f"{len(self)} records could not be read, {self._limit} may be (config.data.damaged); repair or prepare"
                 " again what the warnings name"
             )
 
@@ -106,8 +104,7 @@ class Damaged:
 def read(workdir: pathlib.Path) -> list[dict]:
     """What was told: of skipped steps ``step``, ``position`` of its batch, ``loss``, ``gradient_norm``, ``records`` of
     each row; of rollbacks ``rolled_back_to``, a step, and the ``position`` of the batch after it."""
-    file = workdir / FILE
-    return [json.loads(line) for line in file.read_text().split("\n")[:-1]] if file.exists() else []
+    return lines.read(workdir / FILE)
 
 
 def roll_back(config, workdir: pathlib.Path, step: int, progress: Progress, position: int) -> Progress:
@@ -126,10 +123,5 @@ def roll_back(config, workdir: pathlib.Path, step: int, progress: Progress, posi
         logging.getLogger(__name__).warning(
             f"{config.faults.in_a_row} steps in a row were skipped: back to step {step}, and on behind their data"
         )
-        _append(workdir / FILE, {"rolled_back_to": step, "position": position + 1})
+        lines.append(workdir / FILE, {"rolled_back_to": step, "position": position + 1})
     return progress._replace(position=position + 1, rollbacks=progress.rollbacks + 1)
-
-
-def _append(file, line):
-    with file.open("a") as opened:
-        opened.write(json.dumps(line) + "\n")

@@ -21,6 +21,7 @@ class Health(NamedTuple):
 
 
 def create_health() -> Health:
+    """That of a run before its first step."""
     zero = jnp.zeros((), jnp.int32)
     return Health(zero, zero, zero, jnp.zeros(()), jnp.zeros(()))
 

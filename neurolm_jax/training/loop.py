@@ -126,9 +126,9 @@ class Loop:
         config, count = self._config, self._process[1]
         batches = streams.iterate(steps, progress.position, config.data.threads, config.data.workers)
         return streams.prefetch(
-            (metrics.count_tokens(batch) * count, put_batch(self._mesh, streams.without_faults(batch)), faults)
+            (metrics.count_tokens(batch) * count, put_batch(self._mesh, streams.without_faults(batch)), damaged)
             for batch in batches
-            for faults in [batch.get(streams.FAULTS, [])]
+            for damaged in [batch.get(streams.FAULTS, [])]
         )
 
     def _validate(self, weights):

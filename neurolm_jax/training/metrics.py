@@ -1,6 +1,5 @@
 """The numbers of a run: read back, and made from what steps measure."""
 
-import json
 import pathlib
 import time
 
@@ -9,13 +8,14 @@ import numpy as np
 
 from neurolm_jax.models.losses import Mean
 from neurolm_jax.models.quantizer import used_and_perplexity
+from neurolm_jax.training import lines
+
+FILE = "metrics.jsonl"
 
 
 def read(workdir: str | pathlib.Path) -> list[dict]:
     """The lines of a run's ``metrics.jsonl``, [] if there is none; a half-written last line is left out."""
-    file = pathlib.Path(workdir) / "metrics.jsonl"
-    lines = file.read_text().split("\n")[:-1] if file.exists() else []
-    return [json.loads(line) for line in lines]
+    return lines.read(pathlib.Path(workdir) / FILE)
 
 
 def scalars(metrics: dict[str, Mean | jax.Array]) -> dict[str, float]:

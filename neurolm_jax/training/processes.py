@@ -68,7 +68,7 @@ def join(environment: Mapping[str, str] = os.environ, wait: float | None = None)
     return Peers(connections, count)
 
 
-def meet(name: str, wait: float = LONG) -> None:
+def meet(name: str) -> None:
     """Wait for all processes of the job to come to the same place, each of which has a name of its own.
 
     They talk through their coordinator alone: no device waits, and one that has died is noticed as ever.
@@ -78,7 +78,7 @@ def meet(name: str, wait: float = LONG) -> None:
     if jax.process_count() > 1:
         from orbax.checkpoint import multihost
 
-        multihost.sync_global_processes(name, timeout=round(wait), processes=set(range(jax.process_count())))
+        multihost.sync_global_processes(name, timeout=round(LONG), processes=set(range(jax.process_count())))
 
 
 def say(text: str) -> None:
@@ -114,8 +114,8 @@ def _seconds(environment):
 class Peers:
     """Connections that last as long as the processes at their other ends: a star around process 0."""
 
-    def __init__(self, connections: Mapping[int, socket.socket], count: int, end=os._exit):
-        self._connections, self._count, self._end = dict(connections), count, end
+    def __init__(self, connections: Mapping[int, socket.socket], count: int):
+        self._connections, self._count = dict(connections), count
         self._left = threading.Event()
         for number, connection in self._connections.items():
             connection.settimeout(None)
@@ -141,7 +141,7 @@ class Peers:
         if told.endswith(DONE.encode()) or self._left.wait(GRACE):
             return
         print(f"error: process {number} of {self._count} is lost, so this one ends too", file=sys.stderr, flush=True)
-        self._end(1)
+        os._exit(1)
 
 
 def _gather(port, count, deadline):

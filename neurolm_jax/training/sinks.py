@@ -10,8 +10,8 @@ import jax
 from ml_collections import ConfigDict
 
 from neurolm_jax.errors import UserError
-from neurolm_jax.outputs import appearing_file
-from neurolm_jax.training import metrics
+from neurolm_jax.outputs import write_json
+from neurolm_jax.training import lines, metrics
 
 
 def check(config: ConfigDict) -> None:
@@ -21,7 +21,7 @@ def check(config: ConfigDict) -> None:
       UserError: naming what to install.
     """
     if config.get("wandb") and importlib.util.find_spec("wandb") is None:
-        raise UserError("config.wandb: Weights & Biases is not installed: pip install 'neurolm_jax[wandb]'")
+        raise UserError("config.wandb: Weights & Biases is not installed: pip install wandb")
 
 
 class Writer:
@@ -32,7 +32,7 @@ class Writer:
 
     def __init__(self, workdir: pathlib.Path, config: ConfigDict, step: int):
         self._stage = config.stage
-        self._file = workdir / "metrics.jsonl"
+        self._file = workdir / metrics.FILE
         kept = [line for line in metrics.read(workdir) if line["step"] <= step]
         self.seconds = max((line["seconds"] for line in kept), default=0.0)  # that earlier starts of this run took
         self._others: list[_Events | _WeightsAndBiases] = []
@@ -41,16 +41,14 @@ class Writer:
             return
         if config.wandb:  # first, since it may refuse
             self._others.append(_WeightsAndBiases(workdir, config))
-        with appearing_file(self._file) as file:
-            file.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        lines.rewrite(self._file, kept)
         self._others.append(_Events(workdir / "tensorboard", step + 1))
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         if not self._writes:
             return
         scalars = {key: float(value) for key, value in scalars.items() if math.isfinite(value)}  # JSON has no others
-        with self._file.open("a") as file:
-            file.write(json.dumps({"step": step, "stage": self._stage, **scalars}) + "\n")
+        lines.append(self._file, {"step": step, "stage": self._stage, **scalars})
         for sink in self._others:
             sink.write(step, {f"{self._stage}/{key}": value for key, value in scalars.items()})
 
@@ -126,5 +124,4 @@ class _WeightsAndBiases:
 
     def _remember(self, step):
         self._known = {"id": self._run.id, "step": step}
-        with appearing_file(self._file) as file:
-            file.write_text(json.dumps(self._known))
+        write_json(self._file, self._known)

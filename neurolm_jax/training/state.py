@@ -30,7 +30,7 @@ def abstract_state(stage, mesh: Mesh) -> TrainState:
     return jax.tree.map(_with_sharding, nn.unbox(abstract), shardings(mesh, abstract))
 
 
-def whole_share(abstract: TrainState) -> float:
+def replicated_share(abstract: TrainState) -> float:
     """The share of a state's numbers that lie on every device, where a mesh does not divide their arrays."""
     sizes = [(leaf.size, leaf.sharding.is_fully_replicated) for leaf in jax.tree.leaves(abstract.weights)]
     return sum(size for size, whole in sizes if whole) / sum(size for size, _ in sizes)

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 NEVER = -1e30  # a score
-BLOCKS = {"tpu": 512, "gpu": 64, "cpu": 128}
+BLOCKS = {"tpu": 512, "gpu": 64}
 SAME = (((1,), (1,)), ((), ()))  # [a, h], [b, h] -> [a, b]
 FIRST = (((0,), (0,)), ((), ()))  # [k, a], [k, b] -> [a, b]
 
 
-def forward(query, key, value, start, stop, platform="tpu", interpret=False):
+def forward(query, key, value, start, stop, platform, interpret):
     """See the package."""
     call = _Call(query, key, start, stop, platform, interpret)
     first, last = call.keys_seen()
@@ -31,7 +31,7 @@ def forward(query, key, value, start, stop, platform="tpu", interpret=False):
     return output.swapaxes(1, 2)[:, :length], log_total[:, :, 0, :length]
 
 
-def backward(query, key, value, start, stop, output, log_total, gradient, platform="tpu", interpret=False):
+def backward(query, key, value, start, stop, output, log_total, gradient, platform, interpret):
     """See the package."""
     call = _Call(query, key, start, stop, platform, interpret)
     scale = query.shape[-1] ** -0.5

@@ -4,7 +4,7 @@ import os
 
 import jax.numpy as jnp
 
-from neurolm_jax.ahead.arithmetic import parameter_count, work
+from neurolm_jax.ahead.arithmetic import main_model, parameter_count, places, work
 from neurolm_jax.ahead.estimates import compiled_step
 from neurolm_jax.ahead.product import best_product
 from neurolm_jax.training.processes import say
@@ -50,8 +50,7 @@ def figures(stage, mesh, sources, held_out) -> dict:
     program = compiled_step(stage, mesh)
     weights = abstract_state(stage, mesh).weights
     needed = work(stage, weights).total
-    model = config.get("language", config.get("tokenizer", {}).get("encoder"))
-    speed = best_product(jnp.dtype(model.dtype))
+    speed = best_product(jnp.dtype(main_model(config).dtype))
     if device.platform != "cpu":  # whose devices share its cores
         speed *= mesh.size
     return {
@@ -59,7 +58,7 @@ def figures(stage, mesh, sources, held_out) -> dict:
         "device": device.device_kind,
         "parameters": parameter_count(weights.params),
         "steps": config.steps,
-        "tokens": sum(_places(stage).values()),
+        "tokens": sum(places(stage).values()),
         "rows": {name: (len(rows), size) for name, (rows, size) in sources.items()},
         "held_out": {name: len(rows) for name, (rows, _) in held_out.items()},
         "bytes": {"state and batch": program.held, "temporary": program.temporary, "program": program.code},
@@ -69,13 +68,6 @@ def figures(stage, mesh, sources, held_out) -> dict:
         "seconds": needed / speed,
         "compile_seconds": program.seconds,
     }
-
-
-def _places(stage):
-    """Tokens of a step if no row has padding, by source."""
-    c = stage.config
-    lengths = {"eeg": c.get("row_length"), "dialogues": c.get("row_length"), "text": c.text_length}
-    return {name: size * lengths[name] for name, (_, size) in stage.empty_rows().items()}
 
 
 def _memory(device):
