@@ -29,6 +29,11 @@ def main() -> None:
 
 
 def inspect_checkpoint(path: pathlib.Path) -> None:
+    """Print stage, step, the parts of the newest checkpoint with their numbers and MB (10^6 bytes), and a digest.
+
+    Raises:
+      UserError: the workdir has no checkpoint that can be read.
+    """
     from neurolm_jax.training import checkpoint
 
     step = checkpoint.newest_step(path)
@@ -40,12 +45,20 @@ def inspect_checkpoint(path: pathlib.Path) -> None:
     print(f"step {step}")
     for name, found in parts.items():
         count, size = sum(a.size for a in found), sum(a.nbytes for a in found)
-        print(f"  {name:<52} {count:>13,} {size / 2**20:>8,.1f} MB")
+        print(f"  {name:<52} {count:>13,} {size / 1e6:>8,.1f} MB")
     print(f"parameters {sum(a.size for name, a in arrays.items() if name.startswith('params/')):,}")
     print(f"digest {checkpoint.digest(arrays)}")
 
 
 def inspect_shards(path: pathlib.Path, verify: bool = False) -> None:
+    """Print what the manifest of a folder of shards says of them.
+
+    Args:
+      verify: read every record too, and compare it with the manifest.
+
+    Raises:
+      UserError: naming the manifest, shard or record that is missing, damaged or another than the manifest says.
+    """
     import collections
 
     from neurolm_jax.data.shards import open_shards

@@ -66,6 +66,7 @@ def test_windows_may_overlap(model, blink):
     np.testing.assert_allclose(found.onsets, 12.5 * np.arange(8))
     plain = model.ask(blink, "blink")
     np.testing.assert_allclose(found.probabilities[[0, 4]], plain.probabilities[[0, 25]], atol=1e-5)
+    assert model.ask(blink, "blink", every=1e308).onsets.tolist() == [0]
 
 
 def test_a_free_question_is_answered_in_text(model, blink):
@@ -100,6 +101,9 @@ def test_electrodes_are_those_of_the_task_where_it_has_any(model, monkeypatch):
     assert other.channels == ("Cz", "Pz") and "none of its electrodes" in other.notes[0]
 
 
+NO_STEPS = (0.0, -1.0, 0.004, float("inf"), float("nan"))
+
+
 @pytest.mark.parametrize(
     ("raw", "options", "message"),
     [
@@ -108,7 +112,7 @@ def test_electrodes_are_those_of_the_task_where_it_has_any(model, monkeypatch):
         (noise(["Cz"], 40, rate=0.5), {}, "r.edf: sampled at 0.5 Hz; EEG needs 64 Hz or more"),
         (noise(["Cz"], 0.5), {}, "r.edf: too short, 0.5 s"),
         (noise(["Cz"], deviation=20e-12), {}, "volts are stored as microvolts"),
-        (noise(["Cz"]), {"every": 0.0}, "every: must be positive"),
+        *((noise(["Cz"]), {"every": every}, f"every: want 0.005 s or more, not {every:g}") for every in NO_STEPS),
         (noise(["Cz"]), {"window": 5}, "window: blink is asked of windows of 2 s, not 5"),
         (noise(["Cz"]), {"question": "What?", "window": 65}, "window: must be whole seconds from 1 to 64, not 65"),
         (noise(["Cz"]), {"question": "What?", "window": 2.5}, "window: must be whole seconds from 1 to 64, not 2.5"),

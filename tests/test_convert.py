@@ -14,9 +14,11 @@ from named_tensors import tensor
 from safetensors.numpy import save_file
 from small_data import config
 
+from configs import instruct
 from neurolm_jax import convert, train
 from neurolm_jax.errors import UserError
 from neurolm_jax.models.tokenizer import Tokenizer
+from neurolm_jax.reporting import page
 from neurolm_jax.stages.restore import restore_stage
 from neurolm_jax.training import checkpoint
 from neurolm_jax.training.mesh import make_mesh
@@ -181,6 +183,7 @@ def test_gpt2_comes_back_as_it_was(runs, tmp_path):
         convert.convert_gpt2(tmp_path, tmp_path / "w")
     (tmp_path / "config.json").write_text('{"n_head": 2}')
     convert.convert_gpt2(tmp_path, tmp_path / "w")  # the folder
+    assert not (tmp_path / "w" / convert.KMEANS_FILE).exists()
     c = checkpoint.read_config(tmp_path / "w")
     assert c.language.heads == 2
     assert (c.language.layers, c.language.width, c.language.positions, c.language.vocabulary) == (2, 32, 1024, 50304)
@@ -191,6 +194,49 @@ def test_gpt2_comes_back_as_it_was(runs, tmp_path):
     save_file(tensors | {"lm_head.weight": tensors["wte.weight"] + 1}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match="lm_head.weight is not wte.weight"):
         convert.convert_gpt2(tmp_path, tmp_path / "w2")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("n_head: 2", "config.json: not valid JSON"),
+        ("\xff", "config.json: not valid JSON"),
+        ("[2]", "config.json: want an object with n_head"),
+        ('{"n_head": 5}', r"config.json: 5 heads \(n_head\) do not divide the width 32"),
+        ('{"n_head": 0}', "config.json: 0 heads"),
+        ('{"n_head": "2"}', "config.json: '2' heads"),
+    ],
+)
+def test_a_config_of_gpt2_that_is_none_is_refused(tmp_path, text, told):
+    save_file({"wpe.weight": np.zeros((8, 32), np.float32)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=told):
+        convert.convert_gpt2(tmp_path, tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(("kind", "part"), [("VQ", "encoder_args"), ("NeuroLM", "model_args")])
+def test_heads_that_do_not_divide_the_width_are_refused(released, tmp_path, kind, part):
+    tensors, arguments = released[kind]
+    files.write(tmp_path / "x.safetensors", tensors, arguments | {part: arguments[part] | {"n_head": 7}})
+    with pytest.raises(UserError, match=r"x.safetensors: .*7 heads \(n_head\) do not divide the width"):
+        convert.convert_official(tmp_path / "x.safetensors", tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
+def test_converted_weights_are_asked_in_rows_of_the_released_size(saved):
+    convert.convert_official(saved / "NeuroLM.safetensors", saved / "w", stage="instruct")
+    found, usual = checkpoint.read_config(saved / "w"), instruct.get_config("official_b")
+    for name in ("eeg_length", "row_length", "answer_length"):
+        assert found[name] == usual[name]
+    assert (found.data.prompts, tuple(found.data.splits)) == (usual.data.prompts, tuple(usual.data.splits))
+    assert set(usual.data.tasks) <= set(found.data.tasks)
+
+
+def test_no_patches_of_converted_weights_are_shown(saved):
+    """They come without data."""
+    convert.convert_official(saved / "VQ.safetensors", saved / "tokenizer")
+    assert page.rebuild(saved / "tokenizer") is None
 
 
 def test_the_command(saved):

@@ -18,12 +18,13 @@ from small_data import config
 from test_command_line import ROOT, command, refused
 
 from neurolm_jax import __main__ as console
-from neurolm_jax import train
+from neurolm_jax import inspect, train
 from neurolm_jax.configuration import STAGES, check_fields, flat
+from neurolm_jax.eeg.tasks import base as tasks
 from neurolm_jax.errors import UserError
-from neurolm_jax.reporting import comparison, fields
+from neurolm_jax.reporting import comparison, fields, results
 from neurolm_jax.suggestions import did_you_mean
-from neurolm_jax.training import metrics, sinks
+from neurolm_jax.training import checkpoint, metrics, sinks
 
 
 def shipped(stage):
@@ -108,11 +109,25 @@ def test_unknown_fields_are_refused_with_the_nearest(tmp_path):
         check_fields(c)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "want"),
+    [
+        ("batch_size", None, "want a whole number, such as 512, not None"),
+        ("data.train", (3,), r"want a tuple, such as \('eeg',\), not \(3,\)"),
+    ],
+)
+def test_values_of_another_type_in_a_file_are_refused(field, value, want):
+    c = shipped("tokenizer")
+    c.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=f"config.{field}: {want}"):
+        check_fields(c)
+
+
 def test_a_dry_run_tells_the_plan_and_writes_nothing(small_data, runs, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     c = config("language", small_data, runs, steps=10, compilation_cache=str(tmp_path / "cache"))
     c.language.update(vocabulary=256, layers=1)  # compiled the sooner
-    train.dry_run(c)
+    train.plan_only(c)
     printed = capsys.readouterr().out
     assert "32 places a step, 320 in all" in printed  # 2 rows of 16 tokens
     rows = len(train.plan(config("language", small_data, runs))[2]["text"][0])
@@ -174,7 +189,7 @@ def test_steps_taken_again_are_sent_once(tmp_path, monkeypatch):
 def test_a_missing_package_is_told(monkeypatch, small_data, runs, tmp_path):
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setattr(sinks.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"config.wandb: .* pip install 'neurolm_jax\[wandb\]'"):
+    with pytest.raises(UserError, match="config.wandb: .* pip install wandb"):
         train.train(config("language", small_data, runs, wandb="eeg"), tmp_path / "w")
     assert not (tmp_path / "w").exists()
 
@@ -244,6 +259,46 @@ def test_runs_are_compared_on_a_page(small_data, runs, tmp_path, capsys, monkeyp
     np.testing.assert_array_equal(drawn, [line["loss"] for line in one.lines["language"]])
     assert len({line.get_color() for line in axes["loss"].lines}) == 2
     refused("neurolm_jax.report", runs / "language", tmp_path, names="no metrics.jsonl in it")
+
+
+def evaluated(name, **figures):
+    """A run that got as far as its evaluation, which found such figures of one multiclass set and one small one."""
+    lines = [{"step": 4, "stage": "instruct", "loss": 1.0}]
+    found = {"sleep": figures | {"scored": True}, "toy": figures | {"scored": False}}
+    return comparison.Run(name, {"instruct": lines}, {}, found)
+
+
+def test_every_published_figure_is_compared(capsys):
+    assert set(tasks.FIGURES) <= set(results.FIGURES)
+    figures = {name: 0.5 + i / 16 for i, name in enumerate(tasks.FIGURES)}
+    found = comparison.tables([evaluated("a", **figures), evaluated("b")])
+    rows = {row[0]: row[1:] for row in found[-1].rows}
+    for name, value in figures.items():
+        for task in ("sleep", "toy*"):
+            assert rows[f"{task}: {results.FIGURES[name]}"] == (f"{value:.4g}", "")
+    assert found[-1].note.startswith("* toy: too small")
+    comparison.print_tables(found)
+    printed = capsys.readouterr().out.splitlines()
+    assert "answers to held-out EEG" in printed and "instruct: fields that differ" in printed  # each on a line
+    assert found[-1].note in printed
+
+
+def test_what_cannot_be_compared_is_told():
+    one, two = evaluated("a"), comparison.Run("b", {"language": [{"step": 1, "stage": "language"}]}, {}, {})
+    found = {table.title: table for table in comparison.tables([one, two])}
+    [row] = found["instruct: fields that differ"].rows
+    assert row[1:] == ("no checkpoint", "no such stage")
+    alike = [run._replace(configs={"instruct": shipped("instruct")}) for run in (one, one)]
+    table = comparison.tables(alike)[0]
+    assert not table.rows and table.note == "The configs have the same fields."
+
+
+def test_inspect_tells_sizes_in_megabytes(runs, capsys):
+    inspect.inspect_checkpoint(runs / "language")
+    printed = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
+    table = checkpoint.read_arrays(runs / "language")["params/token_embedding/table"]
+    count, size, unit = printed["params/token_embedding/table"]
+    assert (count, unit) == (f"{table.size:,}", "MB") and float(size) == round(4 * 50304 * 32 / 1e6, 1)
 
 
 def comparison_axes(lines):

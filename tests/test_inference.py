@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 from sklearn.metrics import balanced_accuracy_score
 from small_data import NAMES, config
 
-from neurolm_jax import train
+from neurolm_jax import stages
 from neurolm_jax.data import vocabulary
 from neurolm_jax.data.dialogues import Dialogue, RowSize, answer_tokens, fill_dialogues
 from neurolm_jax.data.shards import open_shards
@@ -52,7 +52,7 @@ def few(windows: Windows, numbers) -> Few:
 @pytest.fixture(scope="module")
 def model(small_data, tmp_path_factory):
     """An instruct stage with random weights, its outputs made large enough to differ."""
-    stage = train.build(config("instruct", small_data, tmp_path_factory.mktemp("none")))
+    stage = stages.build(config("instruct", small_data, tmp_path_factory.mktemp("none")))
     weights = nn.unbox(jax.jit(stage.create)(jax.random.key(0)))
     weights = weights._replace(params=jax.tree.map(lambda x: 5 * x if x.ndim > 1 else x, weights.params))
     return Trained(stage, weights, make_mesh())

@@ -91,7 +91,7 @@ def test_a_bad_manifest_is_named(folder, content):
 
 def opened(split, *hashes, outcome="used"):
     recordings = [{"name": f"{split}-{h}", "hash": h, "outcome": outcome} for h in hashes]
-    return shards.Shards(f"folder/{split}", {"split": split, "recordings": recordings}, [])
+    return f"folder/{split}", {"split": split, "recordings": recordings}
 
 
 def test_guard():
@@ -106,7 +106,7 @@ def test_guard():
 def test_guard_knows_a_file_and_its_stretches():
     def stretch(split, digest):
         found = opened(split, digest)
-        found.manifest["recordings"][0]["file_hashes"] = ["other", "whole"]
+        found[1]["recordings"][0]["file_hashes"] = ["other", "whole"]
         return found
 
     guard.check_disjoint([stretch("train", "a")], [stretch("test", "b")])  # trials of one session

@@ -148,7 +148,7 @@ def test_near_an_end_of_the_recording_a_window_of_tuev_is_moved_inside(trees, tm
 def test_official_split_is_in_the_manifest(trees, tmp_path):
     prepare.prepare_task(load_task("workload"), trees["workload"], tmp_path / "out", way="official")
     manifest = open_shards(tmp_path / "out" / "windows" / "train").manifest
-    assert manifest["split_by"] == {"way": "official", "seed": 0} and manifest["records"] == 10 * 29
+    assert manifest["split_by"] == {"way": "official", "seed": None} and manifest["records"] == 10 * 29
 
 
 def edited(tree, name, to, pattern, change):
@@ -357,7 +357,7 @@ def test_a_stretch_of_a_file_is_known_by_the_file(trees, tmp_path):
     [(own, whole)] = hashes(tmp_path / "trials")
     assert (own, whole) == (recording_hash(raw, 2500, 6500), recording_hash(raw)) and own != whole
     prepare.prepare_task(task("whole", ("all", "s", "test", None)), file, tmp_path / "whole")
-    parts = [open_shards(tmp_path / name) for name in ("trials/windows/train", "whole/windows/test")]
+    parts = [(name, shards.read_manifest(tmp_path / name)) for name in ("trials/windows/train", "whole/windows/test")]
     with pytest.raises(UserError, match="remove that folder, and prepare it again with --exclude"):
         guard.check_disjoint(parts[:1], parts[1:])
     without = excluded({"whole": (tmp_path / "whole").glob("windows/*")})
@@ -455,8 +455,11 @@ def test_a_folder_split_otherwise_is_not_taken_for_what_is_asked(trees, tmp_path
     assert "empty: there is nothing to read from the test part" in run("--split", "official")
     assert "already prepared" in run("--split", "official")
     for other in ("--split=subject", "--seed=1"):
-        with pytest.raises(UserError, match="prepared with --split official --seed 0; remove the folder"):
+        with pytest.raises(UserError, match="prepared with --split official; remove the folder"):
             run(other)
+    # It draws nothing, so no seed is taken, nor told.
+    with pytest.raises(UserError, match="--seed: --split official has no choice of subjects"):
+        run("--split=official", "--seed=0")
 
 
 @pytest.fixture
@@ -467,6 +470,30 @@ def command(monkeypatch, capsys):
         return capsys.readouterr().out
 
     return run
+
+
+def test_a_corpus_of_other_inputs_or_options_is_not_taken_for_what_is_asked(trees, tmp_path, command, monkeypatch):
+    hmc, out = trees["hmc"], ("--out", tmp_path / "eeg")
+    command("eeg", hmc, *out, "--mains", 50, "--source", "sleep")
+    for other, message in (
+        ((hmc, "--mains", 60, "--source", "sleep"), "prepared with --mains 50; remove the folder, or give another"),
+        ((hmc, "--mains", 50), "prepared with --source sleep; remove the folder"),
+        ((hmc, trees["workload"], "--source", "sleep"), f"prepared from {hmc}; remove the folder"),
+    ):
+        with pytest.raises(UserError, match=message):
+            command("eeg", *other, *out)
+    monkeypatch.chdir(hmc.parent)  # the same inputs, told otherwise; and whatever mains were found
+    for given in ((hmc.name, "--mains", 50), (hmc,)):
+        assert "already prepared" in command("eeg", *given, *out, "--source", "sleep")
+
+
+@pytest.mark.parametrize("flag", ["--skip_faulty", "--skip-faulty"])
+def test_flags_are_written_with_underscores_and_one_also_as_it_was(trees, tmp_path, command, monkeypatch, flag):
+    found = []
+    monkeypatch.setattr(prepare, "prepare_task", lambda *_, **options: found.append(options["skip_faulty"]))
+    command("task", "hmc", trees["hmc"], "--out", tmp_path / "out", flag)
+    command("task", "hmc", trees["hmc"], "--out", tmp_path / "out")
+    assert found == [True, False]
 
 
 def used(folder):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_data import NAMES, config
 
-from neurolm_jax import train
+from neurolm_jax import stages, train
 from neurolm_jax.data.dialogues import DialogueRows, RowSize
 from neurolm_jax.data.eeg_rows import EEGRows
 from neurolm_jax.data.mixture import PERIOD, Mixture
@@ -70,9 +70,9 @@ def test_rows_of_a_share_hold_its_records_alone(small_data):
 def test_training_reads_the_share_and_validation_everything(small_data):
     for stage in ("tokenizer", "pretrain"):
         c = config(stage, small_data, NOWHERE)
-        whole, held_out = (train.build(c).sources(train=learns)["eeg"][0] for learns in (True, False))
+        whole, held_out = (stages.build(c).sources(train=learns)["eeg"][0] for learns in (True, False))
         c.data.share = 0.5
-        part, still = (train.build(c).sources(train=learns)["eeg"][0] for learns in (True, False))
+        part, still = (stages.build(c).sources(train=learns)["eeg"][0] for learns in (True, False))
         assert part.amount.distinct < whole.amount.distinct and part.content != whole.content
         assert still.content == held_out.content
     c = config("instruct", small_data, NOWHERE)
@@ -110,7 +110,7 @@ WEIGHTS = ("frequency_loss_weight", "raw_loss_weight", "domain_loss_weight")
 
 
 def tokenizer_stage(data, *weights):
-    return train.build(config("tokenizer", data, NOWHERE, **dict(zip(WEIGHTS, weights))))
+    return stages.build(config("tokenizer", data, NOWHERE, **dict(zip(WEIGHTS, weights))))
 
 
 @pytest.fixture(scope="module")

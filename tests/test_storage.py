@@ -1,5 +1,6 @@
-"""Checkpoints on storage that fails: damaged files, full disks, folders that cannot be written."""
+"""Storage that fails: damaged checkpoints, full disks, folders that cannot be written."""
 
+import json
 import logging
 import os
 import pathlib
@@ -139,3 +140,19 @@ def test_a_folder_that_cannot_be_written_is_told(small_data, runs, tmp_path):
     done = in_namespace(script, small_data, runs, tmp_path / "disk", CHILD)
     assert done.stdout == "code 2\n", done
     assert "Traceback" not in done.stderr and "Read-only file system" in done.stderr.splitlines()[-1]
+
+
+def test_a_corpus_on_a_full_disk_goes_on_when_there_is_room(tmp_path):
+    """No recording is marked as one that cannot be read, for what cannot be written."""
+    from test_corpus import noise, write_edf
+
+    for i in range(2):
+        write_edf(tmp_path / "in" / f"{i}.edf", noise(i, seconds=600))
+    line = f'"{sys.executable}" -m neurolm_jax.prepare eeg "$1" --out "$2/out" --mains 50 >&2; echo "code $?"\n'
+    script = f'mount -t tmpfs -o size=1m none "$2"\n{line}mount -o remount,size=64m "$2"\n{line}'
+    (tmp_path / "disk").mkdir()
+    done = in_namespace(script + 'cat "$2/out/manifest.json"', tmp_path / "in", tmp_path / "disk")
+    first, second, manifest = done.stdout.split("\n", 2)
+    assert (first, second) == ("code 2", "code 0"), done
+    assert "Traceback" not in done.stderr and "No space left on device; make room" in done.stderr
+    assert [r["outcome"] for r in json.loads(manifest)["recordings"]] == ["used", "used"]

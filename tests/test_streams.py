@@ -1,6 +1,7 @@
 import os
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 from small_data import NAMES
@@ -10,7 +11,7 @@ from neurolm_jax.data import shards, vocabulary
 from neurolm_jax.data.dialogues import Augmentation, DialogueRows, RowSize
 from neurolm_jax.data.eeg_rows import EEGRows, find_runs, float_patches
 from neurolm_jax.data.shards import open_shards
-from neurolm_jax.data.streams import Steps, iterate, prefetch
+from neurolm_jax.data.streams import Damaged, Steps, iterate, prefetch
 from neurolm_jax.data.text import TextRows
 from neurolm_jax.eeg.records import Record, decode, encode
 from neurolm_jax.eeg.tasks import load_task
@@ -96,6 +97,25 @@ def test_a_run_ends_where_other_electrodes_begin():
     assert find_runs(index | {"montage": [7, 7, 7], "start": [0.0, 16.0, 33.0]}).records.tolist() == [2, 1]
 
 
+@pytest.mark.parametrize("shape", [(4, 30 * 200), (4, 40 * 200), (3, 32 * 200), (4, 200)])
+def test_a_record_of_another_size_than_the_index_tells_is_damaged(tmp_path, shape):
+    """Shorter ones were waited for without end."""
+    records = []
+    for i, size in enumerate(((4, 32 * 200), shape, (4, 32 * 200))):
+        made = Record(np.ones(size, np.float32), tuple(range(size[0])), "s", "r", start=32.0 * i)
+        told = {"channels": 4, "samples": 32 * 200, "start": 32.0 * i, "montage": 7, "recording": 0}
+        records.append((encode(made), told))
+    shards.write(tmp_path / "x", records, {"kind": "eeg", "split": "train", "recordings": []})
+    rows = EEGRows([open_shards(tmp_path / "x")], 4 * 48, 48, None)
+    found = [rows[i] for i in range(len(rows))]
+    damaged = [row for row in found if isinstance(row, Damaged)]
+    size = " x ".join(map(str, shape))
+    assert len(found) == len(damaged) == 2
+    assert damaged[0].faults == [
+        f"{tmp_path / 'x'}: record 1 has {size} samples, the manifest tells 4 x 6400; prepare the folder again"
+    ]
+
+
 def test_random_starts_are_anywhere_in_the_run_and_the_same_again(clock):
     rows, again = (EEGRows([clock], 200, 64, 3, random_start=True) for _ in range(2))
     found = {0: [], 1: []}
@@ -131,18 +151,7 @@ def test_the_global_batch_is_the_same_for_any_number_of_processes(small_data, pr
     one = Steps(sources, 10)
     parts = [Steps(sources, 10, p, processes) for p in range(processes)]
     for step in (0, 7):
-        whole = one[step]
-        for name in sources:
-            joined = [part[step][name] for part in parts]
-            if isinstance(whole[name], dict):
-                first = next(iter(whole[name]))
-                if name == "eeg":
-                    equal(whole[name][first], np.concatenate([j[first] for j in joined]))
-                else:
-                    for key in whole[name]["mixed"]:
-                        equal(whole[name]["mixed"][key], np.concatenate([j["mixed"][key] for j in joined]))
-            else:
-                equal(whole[name], np.concatenate(joined))
+        equal(one[step], jax.tree.map(lambda *each: np.concatenate(each), *(part[step] for part in parts)))
 
 
 def test_a_stream_goes_on_where_it_was(small_data):

@@ -1,14 +1,18 @@
-"""Texts of every kind become token blocks; what has no text is named."""
+"""Texts of every kind become token blocks; what has no text is named, and what is left out is counted."""
 
+import collections
 import json
+import sys
+import types
 
 import msgpack
 import numpy as np
 import pytest
 
 from neurolm_jax import prepare
+from neurolm_jax.corpus.documents import documents
 from neurolm_jax.data import text, vocabulary
-from neurolm_jax.data.shards import open_shards
+from neurolm_jax.data.shards import open_shards, read_manifest
 from neurolm_jax.errors import UserError
 
 TEXTS = ["The alpha rhythm is seen over the occiput.", ("It goes when the eyes open. " * 3).strip()]
@@ -25,8 +29,14 @@ def folder(tmp_path):
     return folder
 
 
+def read(*inputs):
+    """The texts, and what was left out."""
+    skipped = collections.Counter()
+    return list(documents(inputs, skipped)), dict(skipped)
+
+
 def test_documents_of_every_kind(folder):
-    assert list(text.documents([folder])) == [TEXTS[0], *TEXTS, TEXTS[1]]
+    assert read(folder) == ([TEXTS[0], *TEXTS, TEXTS[1]], {"not UTF-8": 1})
 
 
 def test_blocks_are_the_texts_in_order(folder, tmp_path):
@@ -38,17 +48,91 @@ def test_blocks_are_the_texts_in_order(folder, tmp_path):
     np.testing.assert_array_equal(found, vocabulary.encode(document)[: 3 * text.BLOCK])
 
 
+def test_tests_of_python_code_are_left_out_and_texts_in_folders_of_that_name_are_not(tmp_path):
+    for name in ("library/tests/test_x.py", "corpus/test/unit/test_y.py", "library/x.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f'"""{TEXTS[1]}"""\n')
+    for name in ("library/tests/data/table.txt", "corpus/test/a.txt", "corpus/tests/b.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    found, skipped = read(tmp_path)
+    assert found == ["corpus/test/a.txt", "corpus/tests/b.md", TEXTS[1]] and skipped == {"tests of Python code": 3}
+    assert read(tmp_path / "library" / "tests") == (["library/tests/data/table.txt", TEXTS[1]], {})
+
+
+def test_what_is_left_out_is_said_and_kept(folder, tmp_path, capsys):
+    (folder / "a.txt").write_text((TEXTS[1] + "\n") * 4000)
+    for name in ("f.txt", "site-packages/g.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes("é".encode("latin-1"))
+    (folder / "h.py").write_text("print 'of another version'\n")
+    prepare.prepare_text([folder], tmp_path / "out")
+    said = capsys.readouterr().out
+    assert "left out 2 files: not UTF-8" in said and "left out 1 files: in site-packages" in said
+    want = {"not UTF-8": 2, "in site-packages": 1, "not Python of this version": 1}
+    for split in ("train", "validation"):
+        assert read_manifest(tmp_path / "out" / split)["skipped"] == want
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("x.jsonl", b'{"text": "a"}\n{"txt": "b"}\n', "x.jsonl: line 2 has no field 'text'"),
         ("x.jsonl", b"{", "x.jsonl: line 1 is not JSON"),
+        ("x.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', "x.jsonl: line 2 is not JSON in UTF-8"),
+        ("x.txt", "é".encode("latin-1"), "x.txt: is not UTF-8; convert it, or leave it out"),
+        ("x", b"\xff\xfe", "x: is not UTF-8"),
+        ("x.py", b"print 1", "x.py: is not Python of this version"),
     ],
 )
 def test_what_has_no_text_is_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
-        list(text.documents([tmp_path / name]))
+        read(tmp_path / name)
+
+
+def test_a_link_to_nothing_is_named(folder):
+    (folder / "b.txt").symlink_to("not/fetched")
+    with pytest.raises(UserError, match="b.txt: cannot be read .No such file or directory.; mend or remove it"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"text": "a"}, {"content": "b", "id": 1}], "hf:a/b: its rows have no field 'text', but content, id"),
+        ([{"text": ["a"]}], "hf:a/b: the field 'text' of its rows is list, not text"),
+        (OSError("no network"), "hf:a/b: cannot be loaded .no network."),
+    ],
+)
+def test_data_sets_of_the_hub(monkeypatch, rows, message):
+    def load_dataset(name, split, streaming):
+        assert (name, split, streaming) == ("a/b", "train", True)
+        yield from [{"text": TEXTS[0]}, {"text": None}]
+        if isinstance(rows, Exception):
+            raise rows
+        yield from rows
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    found = documents(["hf:a/b"], collections.Counter())
+    assert next(found) == TEXTS[0]
+    with pytest.raises(UserError, match=message):
+        list(found)
+
+
+def test_texts_of_other_inputs_are_not_taken_for_what_is_asked(folder, tmp_path, monkeypatch, capsys):
+    def run(*inputs):
+        monkeypatch.setattr(sys, "argv", ["prepare", "text", *map(str, inputs), "--out", str(tmp_path / "out")])
+        prepare.main()
+        return capsys.readouterr().out
+
+    assert "0 tokens of 1 documents" in run(folder / "a.txt")
+    assert "already prepared" in run(folder / "a.txt")
+    monkeypatch.chdir(folder)
+    assert "already prepared" in run("a.txt")
+    for other in ((folder,), ("a.txt", "b.jsonl")):
+        with pytest.raises(UserError, match=f"prepared from {folder / 'a.txt'}; remove the folder"):
+            run(*other)
 
 
 @pytest.mark.slow  # and in need of requirements-extras.txt
@@ -57,10 +141,13 @@ def test_parquet(tmp_path):
     import pyarrow.parquet
 
     pyarrow.parquet.write_table(pyarrow.table({"n": [1, 2], "text": TEXTS}), tmp_path / "x.parquet")
-    assert list(text.documents([tmp_path])) == TEXTS
+    assert read(tmp_path) == (TEXTS, {})
     pyarrow.parquet.write_table(pyarrow.table({"n": [1, 2]}), tmp_path / "x.parquet")
     with pytest.raises(UserError, match="has no column 'text', but n"):
-        list(text.documents([tmp_path / "x.parquet"]))
+        read(tmp_path / "x.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"text": [1, 2]}), tmp_path / "x.parquet")
+    with pytest.raises(UserError, match="the field 'text' of its rows is int, not text"):
+        read(tmp_path / "x.parquet")
     (tmp_path / "x.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match="x.parquet: not a parquet file"):
-        list(text.documents([tmp_path / "x.parquet"]))
+        read(tmp_path / "x.parquet")

@@ -2,8 +2,8 @@
 
   python -m neurolm_jax.scaling --sweep configs/sweeps/causal_encoder.py:quickstart --workdir runs/sweeps
 
-Its losses of pre-training profit from a leak (docs/numerics.md): only the answers compare.
-The argument: see no_alignment.py.
+Losses of later stages profit from a leak then (docs/numerics.md): only the answers compare.
+The argument: see docs/scaling.md.
 """
 
 from neurolm_jax.studies.grids import ablation, everywhere
@@ -15,4 +15,5 @@ def get_config(base: str = "quickstart") -> Sweep:
         "Causal or bidirectional encoder",
         base,
         {"bidirectional": everywhere({"tokenizer.encoder.causal": False})},
+        measured=("instruct",),
     )

@@ -2,8 +2,7 @@
 
   python -m neurolm_jax.scaling --sweep configs/sweeps/codebook.py:quickstart --workdir runs/sweeps
 
-Losses of pre-training are over other numbers of classes, so they compare with a guess of their own size alone, and not
-with each other. The argument: see no_alignment.py.
+The argument: see docs/scaling.md.
 """
 
 from neurolm_jax.studies.grids import ablation, everywhere

@@ -2,7 +2,7 @@
 
   python -m neurolm_jax.scaling --sweep configs/sweeps/from_scratch.py:quickstart --workdir runs/sweeps
 
-The tokenizer is aligned with the trained one as before. The argument: see no_alignment.py.
+The tokenizer is aligned with the trained one as before. The argument: see docs/scaling.md.
 """
 
 from neurolm_jax.studies.grids import PRETRAIN_LANGUAGE, ablation

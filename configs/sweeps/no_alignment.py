@@ -2,9 +2,7 @@
 
   python -m neurolm_jax.scaling --sweep configs/sweeps/no_alignment.py:quickstart --workdir runs/sweeps
 
-Three seeds of all stages with and without the domain loss; about 40 minutes on two cores, the baseline shared with the
-other ablations in the same workdir. The argument is
-quickstart, or b,FOLDER with the weights of GPT-2.
+About 40 minutes on two cores for the quickstart. The argument: see docs/scaling.md.
 """
 
 from neurolm_jax.studies.grids import ablation

@@ -2,7 +2,7 @@
 
   python -m neurolm_jax.scaling --sweep configs/sweeps/no_pretraining.py:quickstart --workdir runs/sweeps
 
-The pretrain stage takes over encoder and language model and makes no step. The argument: see no_alignment.py.
+The pretrain stage takes over encoder and language model and makes no step. The argument: see docs/scaling.md.
 """
 
 from neurolm_jax.studies.grids import ablation

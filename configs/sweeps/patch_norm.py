@@ -2,7 +2,7 @@
 
   python -m neurolm_jax.scaling --sweep configs/sweeps/patch_norm.py:quickstart --workdir runs/sweeps
 
-The argument: see no_alignment.py.
+The argument: see docs/scaling.md.
 """
 
 from neurolm_jax.studies.grids import ablation, everywhere

@@ -2,8 +2,8 @@
 
   python -m neurolm_jax.scaling --sweep configs/sweeps/shuffled_options.py:quickstart --workdir runs/sweeps
 
-Evaluation asks in the order that is published. Of the quickstart's sets none has lettered options, so there the first
-variant must change nothing; take b,FOLDER and --set data.root=tasks for sets that do (TUEV, TUSL, SEED-IV, HMC).
+Evaluation asks in the order that is published. None of the quickstart's sets has lettered options, so there the first
+variant changes nothing; b,FOLDER reads sets that do (TUEV, TUSL, SEED-IV, HMC). The argument: see docs/scaling.md.
 """
 
 from neurolm_jax.studies.grids import ablation

@@ -2,7 +2,7 @@
 
   python -m neurolm_jax.scaling --sweep configs/sweeps/targets.py:quickstart --workdir runs/sweeps
 
-The reconstruction that is not learnt is measured all the same. The argument: see no_alignment.py.
+The reconstruction that is not learnt is measured all the same. The argument: see docs/scaling.md.
 """
 
 from neurolm_jax.studies.grids import ablation

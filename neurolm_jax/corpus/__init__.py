@@ -1,1 +1,1 @@
-"""From directories of recordings to shards: which files, what is kept of each, and the work spread over processes."""
+"""From directories of recordings, and texts, to shards: what is read, what is kept of it, and the work spread out."""

@@ -32,9 +32,10 @@ def build(
     Stopped, it leaves finished work beside ``out`` and goes on from there when it is called again.
 
     Raises:
-      UserError: no recording, or none that can be used.
+      UserError: no recording, or none that can be used; unfinished work with other settings; too little memory.
+      OSError: a disk is full or must not be written.
     """
-    begin = time.perf_counter()
+    begin, inputs = time.perf_counter(), list(inputs)
     recordings, others = sources.find(inputs)
     found = [_without_subject(source, without) for source in recordings]
     work = out.with_name(f".{out.name}.unfinished")
@@ -55,6 +56,7 @@ def build(
         "kind": "eeg",
         "source": corpus,
         "split": "train",
+        "inputs": list(map(str, inputs)),
         "preprocessing": described,
         "hours": sum(outcome["hours"] for outcome in outcomes),
         "seconds": time.perf_counter() - begin,

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from neurolm_jax.data import shards
+from neurolm_jax.data import remote, shards
 from neurolm_jax.errors import UserError
 
 
@@ -50,3 +50,39 @@ def excluded(sets: Mapping[str, Sequence[str | pathlib.Path]]) -> Excluded:
                 if recording.get("subject"):
                     subjects.setdefault((manifest["cohort"], recording["subject"]), name)
     return Excluded(subjects, hashes)
+
+
+def beside(out: str | pathlib.Path) -> dict[str, list[str]]:
+    """Folders of the tasks beside a folder or address, by the name of each.
+
+    Raises:
+      UserError: the address cannot be listed.
+    """
+    pattern = "*/windows/*/manifest.json"
+    if remote.is_url(out):
+        files = remote.find(str(out).rstrip("/").rpartition("/")[0], pattern)
+    else:
+        files = sorted(file.as_posix() for file in pathlib.Path(out).absolute().parent.glob(pattern))
+    found: dict[str, list[str]] = {}
+    for file in files:
+        found.setdefault(file.split("/")[-4], []).append(file.removesuffix("/manifest.json"))
+    return found
+
+
+def named(pairs: Sequence[str]) -> dict[str, list[str]]:
+    """Folders of the sets that pairs NAME=FOLDER tell, by their names.
+
+    Raises:
+      UserError: one is no such pair, or holds nothing that ``prepare`` wrote.
+    """
+    found: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, _, path = pair.partition("=")
+        if remote.is_url(path):
+            files = remote.find(path, "**/manifest.json")
+        else:
+            files = [file.as_posix() for file in sorted(pathlib.Path(path).rglob("manifest.json"))] if path else []
+        if not files:
+            raise UserError(f"--exclude {pair}: want NAME=FOLDER, a folder that 'prepare task' wrote")
+        found.setdefault(name, []).extend(file.removesuffix("/manifest.json") for file in files)
+    return found

@@ -34,7 +34,8 @@ def write_task(
     """``out/windows/{train,validation,test}`` and ``out/recordings/{train,validation}`` from the files under path.
 
     Args:
-      way, seed: of the split, see ``splits.assign``; both are in the manifests.
+      way, seed: of the split, see ``splits.assign``; both are in the manifests, but no seed of ``official``, which has
+        no choice.
       skip_faulty: leave a recording out, with its reason in the manifest, where otherwise its fault ends the work.
       without: what must not be learnt from, since another set tests on it: such recordings of the training and
         validation parts are left out.
@@ -58,7 +59,7 @@ def write_task(
                 _write_recording(task, recording, digests, NOTHING if split == "test" else without, side)
             except UserError as error:
                 if not skip_faulty:
-                    raise UserError(f"{error} (--skip-faulty leaves such a recording out)") from error
+                    raise UserError(f"{error} (--skip_faulty leaves such a recording out)") from error
                 side.outcome(recording, reason=str(error))
         if not any(side.windows for side in folders.values()):
             raise UserError(f"{path}: no labelled window in any of its {len(recordings)} recordings")
@@ -68,7 +69,7 @@ def write_task(
                     "source": task.name,
                     "cohort": task.cohort or task.name,
                     "split": split,
-                    "split_by": {"way": way, "seed": seed},
+                    "split_by": {"way": way, "seed": None if way == "official" else seed},
                     "preprocessing": dataclasses.asdict(task.preprocessing) | {"rate": RATE, "unit": "microvolt"},
                     "seconds": time.perf_counter() - begin,
                 }

@@ -9,14 +9,15 @@ import hashlib
 import json
 import pathlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from neurolm_jax.corpus import recording
-from neurolm_jax.corpus.recording import Outcome, Unusable
+from neurolm_jax.corpus.recording import ExcludedRecording, Outcome, Unusable
 from neurolm_jax.corpus.sources import Source
 from neurolm_jax.data import shards
 from neurolm_jax.eeg.preprocessing import Preprocessing
 from neurolm_jax.eeg.records import Record, encode
+from neurolm_jax.errors import UserError
 from neurolm_jax.outputs import appearing_file
 
 INDEX = ("channels", "samples", "start", "montage")
@@ -33,35 +34,45 @@ class Part:
 
 
 def make(source: Source, settings: Preprocessing, corpus: str, folder: pathlib.Path) -> Part:
-    """Read a recording and write its part under ``folder``; whatever is wrong with it becomes its outcome."""
+    """Read a recording and write its part under ``folder``; whatever is wrong with it becomes its outcome.
+
+    Raises:
+      UserError: there is not enough memory to read it.
+      OSError: the part cannot be written; it says nothing about the recording.
+    """
     file = records_file(folder, source)
     outcome, index, digests, size = Outcome(source.name), {key: [] for key in INDEX}, [], 0
     file.unlink(missing_ok=True)
     try:
-        with appearing_file(file) as unfinished:
-            with shards.Writer(unfinished) as writer:
-                raw = recording.read(source)
-                for record in recording.records(raw, source, settings, corpus, outcome):
-                    data = encode(record)
-                    writer.write(data)
-                    digests.append(hashlib.sha256(data).hexdigest())
-                    size += len(data)
-                    for key, value in entry(record).items():
-                        index[key].append(value)
+        with appearing_file(file) as unfinished, shards.Writer(unfinished) as writer:
+            for data, told in _records(source, settings, corpus, outcome):
+                writer.write(data)
+                digests.append(hashlib.sha256(data).hexdigest())
+                size += len(data)
+                for key, value in told.items():
+                    index[key].append(value)
     except Unusable as error:
-        became, reason = "excluded" if isinstance(error, recording.Excluded) else "skipped", str(error)
-    except Exception as error:  # noqa: BLE001 (foreign bytes: the parsers of twenty formats fail in as many ways)
-        became, reason = "skipped", f"it cannot be read ({_said(error)})"
-    else:
-        reason = None
-    if reason:
-        file.unlink(missing_ok=True)
-        outcome = dataclasses.replace(outcome, outcome=became, reason=reason, hours=0.0)
+        became = "excluded" if isinstance(error, ExcludedRecording) else "skipped"
+        outcome = dataclasses.replace(outcome, outcome=became, reason=str(error), hours=0.0)
         index, digests, size = {key: [] for key in index}, [], 0
     part = Part(dataclasses.asdict(outcome), index, digests, size)
     with appearing_file(_part_file(folder, source)) as unfinished:
         unfinished.write_text(json.dumps(dataclasses.asdict(part)))
     return part
+
+
+def _records(source, settings, corpus, outcome) -> Iterator[tuple[bytes, dict]]:
+    """Of a recording, each with its entry of the index; whatever its bytes make a parser raise is ``Unusable``. What
+    the caller does with a record is outside of this."""
+    try:
+        for record in recording.records(recording.read(source), source, settings, corpus, outcome):
+            yield encode(record), entry(record)
+    except Unusable:
+        raise
+    except MemoryError as error:
+        raise UserError(f"{source.path}: not enough memory to read it; take fewer --workers, or remove it") from error
+    except Exception as error:  # noqa: BLE001 (foreign bytes: the parsers of twenty formats fail in as many ways)
+        raise Unusable(f"it cannot be read ({_said(error)})") from error
 
 
 def finished(folder: pathlib.Path, source: Source) -> Part | None:
@@ -87,19 +98,22 @@ def merge(files: Sequence[pathlib.Path], counts: Sequence[int], shard: pathlib.P
     """Put the records of some parts into one shard; returns its size."""
     with appearing_file(shard) as unfinished, shards.Writer(unfinished) as writer:
         for file, count in zip(files, counts):
-            source = shards.Source([file], [count])
+            source = shards.ShardSource([file], [count])
             for i in range(count):
                 writer.write(source[i])
     return shard.stat().st_size
 
 
 def records_file(folder: pathlib.Path, source: Source) -> pathlib.Path:
+    """Where the records of a recording's part are."""
     return _part_file(folder, source).with_suffix(".array_record")
 
 
 def _part_file(folder, source):
-    size = source.path.stat().st_size if source.path.exists() else 0
-    key = hashlib.sha256(f"{source.path.absolute()} {size} {source.excluded}".encode()).hexdigest()
+    """By all that path, sidecars and file system tell of the recording: a part of what it was before is none of it. No
+    file is looked at here, so that it is the same in every process and on every machine."""
+    known = dataclasses.replace(source, path=source.path.absolute())
+    key = hashlib.sha256(repr(known).encode()).hexdigest()
     return folder / key[:2] / f"{key[:24]}.json"
 
 

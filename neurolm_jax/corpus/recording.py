@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from neurolm_jax.eeg.mains import detect_mains
 from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, choose_channels
 from neurolm_jax.eeg.records import Record
 
+if TYPE_CHECKING:  # MNE takes a second to import
+    import mne
+
 PIECE = 16  # seconds in one record: a window takes some of them, and little that it does not need
 SHORTEST = 2  # seconds of a stretch between bad ones that are worth keeping
 MOSTLY_BAD = 0.5  # of a stretch: the channel is left out of it, instead of its bad seconds from all channels
@@ -23,7 +27,7 @@ class Unusable(Exception):
     """Nothing of the recording can be used; the message says why."""
 
 
-class Excluded(Unusable):
+class ExcludedRecording(Unusable):
     """It must not be used: it belongs to a set that is tested on."""
 
 
@@ -57,12 +61,10 @@ class Outcome:
     events: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
-def read(source: Source):
-    """An ``mne.io.Raw``, samples still on disk."""
+def read(source: Source) -> "mne.io.BaseRaw":
+    """An ``mne.io.Raw``, samples still on disk; whatever its parsers raise comes through."""
     import mne
 
-    if source.path.suffix.lower() == ".eeg":
-        return mne.io.read_raw_nihon(source.path, verbose="error")
     return mne.io.read_raw(source.path, verbose="error")
 
 
@@ -78,7 +80,7 @@ def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: 
     outcome.participant, outcome.events = dict(source.participant), dict(source.events)
     outcome.rate, outcome.recorded_hours = rate, length / rate / 3600
     if source.excluded:
-        raise Excluded(source.excluded)
+        raise ExcludedRecording(source.excluded)
     if source.fault:
         raise Unusable(source.fault)
     if length < rate:

@@ -29,7 +29,8 @@ class Source:
     """A recording's path; ``name`` is that path below its input. The rest is what path and sidecars tell, or None.
 
     cohort: what the subject's name is unique in. mains: Hz. left_out: pairs of channel and reason. excluded: why no
-    sample of it may be used; fault: why none can be. participant, events: see ``Outcome``.
+    sample of it may be used; fault: why none can be. participant, events: see ``Outcome``. size, modified: bytes, and
+    nanoseconds of the clock, as they were when it was found: work on what it was before is not taken for it.
     """
 
     path: pathlib.Path
@@ -44,6 +45,8 @@ class Source:
     events: tuple[tuple[str, int], ...] = ()
     excluded: str | None = None
     fault: str | None = None
+    size: int = 0
+    modified: int = 0
 
 
 def find(inputs: Iterable[pathlib.Path]) -> tuple[list[Source], dict[str, int]]:
@@ -58,7 +61,7 @@ def find(inputs: Iterable[pathlib.Path]) -> tuple[list[Source], dict[str, int]]:
         base = root.parent if root.is_file() or is_recording(root) else root
         for path in sorted(_under(root)):
             if is_recording(path):
-                found.append(_describe(path, base))
+                found.append(dataclasses.replace(_describe(path, base), **_state(path)))
             else:
                 others[path.suffix.lower() or path.name] += 1
     if not found:
@@ -79,6 +82,14 @@ def _under(path):
     else:
         for inner in path.iterdir():
             yield from _under(inner)
+
+
+def _state(path):
+    """Size and time of a file; none of a link to what is not there, which cannot be read either."""
+    if not path.exists():
+        return {}
+    told = path.stat()
+    return {"size": told.st_size, "modified": told.st_mtime_ns}
 
 
 def _describe(path, base):
@@ -135,7 +146,7 @@ def _sidecar(path, root):
     folders = [root, *reversed([f for f in path.parents if root in f.parents])]
     fields = {}
     for folder in folders:
-        for file in sorted(folder.glob("*eeg.json"), key=lambda f: len(f.stem)):
+        for file in sorted(folder.glob("*eeg.json"), key=lambda f: (len(f.stem), f.name)):
             if set(file.stem.split("_")) <= entities:
                 fields |= _json_object(file)
     return fields

@@ -110,6 +110,12 @@ class EEGRows:
             number = int(np.searchsorted(stops, begin, side="right"))
             record = unpack(self._sources[corpus][number])
             offset = int(stops[number - 1]) if number else 0
+            told = int(runs.channels[run]), int(stops[number]) - offset
+            if record.samples.shape != told:
+                raise DamagedRecord(
+                    f"{self._paths[corpus]}: record {number} has {' x '.join(map(str, record.samples.shape))} samples,"
+                    f" the manifest tells {' x '.join(map(str, told))}; prepare the folder again"
+                )
             x = record.samples[:, begin - offset : end - offset]
             begin += x.shape[1]
             yield record, x

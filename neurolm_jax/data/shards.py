@@ -4,13 +4,16 @@ A folder of shards appears whole, by rename, or not at all. The manifest says wh
 planned without reading a record, and what became of every input.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from neurolm_jax.command import UNWRITABLE
 from neurolm_jax.data import remote
 from neurolm_jax.data.streams import Rows
 from neurolm_jax.errors import UserError
@@ -53,27 +56,49 @@ def content_of(parts: Iterable[Shards | Rows]) -> str:
 
 class Writer:
     """Records into one ArrayRecord file: a record a group, so that each can be read alone; not compressed, which would
-    save EEG 2% and take three times as long to read."""
+    save EEG 2% and take three times as long to read.
+
+    Raises:
+      OSError: from any of its methods, where a disk is full or must not be written.
+    """
 
     def __init__(self, file: pathlib.Path):
         from array_record.python.array_record_module import ArrayRecordWriter
 
-        self._writer = ArrayRecordWriter(str(file), "group_size:1,uncompressed")
+        self._file = file
+        with _unwritable_told(file):
+            self._writer = ArrayRecordWriter(str(file), "group_size:1,uncompressed")
         self.records = self.bytes = 0
 
     def write(self, data: bytes) -> None:
-        self._writer.write(data)
+        """Add a record."""
+        with _unwritable_told(self._file):
+            self._writer.write(data)
         self.records += 1
         self.bytes += len(data)
 
     def close(self) -> None:
-        self._writer.close()
+        """Write what is left; the file is whole then."""
+        with _unwritable_told(self._file):
+            self._writer.close()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self.close()
+
+
+@contextlib.contextmanager
+def _unwritable_told(file: pathlib.Path) -> Iterator[None]:
+    """ArrayRecord has the system's complaint in words alone; as an OSError it ends a command with one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        for number in UNWRITABLE:
+            if os.strerror(number) in str(error):
+                raise OSError(number, os.strerror(number), str(file)) from error
+        raise
 
 
 class FolderWriter:
@@ -192,10 +217,10 @@ def open_shards(path: str | pathlib.Path) -> Shards:
             size = file.stat().st_size
             raise UserError(f"{file}: {size} bytes instead of {shard['bytes']}, the shard is damaged; prepare it again")
         files.append(file)
-    return Shards(path, manifest, Source(files, [shard["records"] for shard in manifest["shards"]]))
+    return Shards(path, manifest, ShardSource(files, [shard["records"] for shard in manifest["shards"]]))
 
 
-class Source:
+class ShardSource:
     """Random access to the records of several files, with errors that name the file."""
 
     def __init__(self, files: list[pathlib.Path], counts: list[int]):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 FAULTS = "faults"
+AHEAD = 4  # batches that are read ahead of use
 
 
 class Rows(Protocol):
@@ -98,14 +99,14 @@ def stack(rows: list[Any]) -> Any:
     return np.stack(rows)
 
 
-def iterate(steps: Steps, start: int, threads: int, workers: int = 0, ahead: int = 4) -> Iterator[dict[str, Any]]:
+def iterate(steps: Steps, start: int, threads: int, workers: int = 0) -> Iterator[dict[str, Any]]:
     """Batches from step ``start`` on, read ahead by threads, in ``workers`` processes or in this one."""
     import grain
 
     dataset = grain.MapDataset.source(steps)[start:]
-    batches = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
+    batches = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=AHEAD))
     if workers:
-        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead)
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
         batches = batches.mp_prefetch(options, worker_init_fn=_live_as_long_as_the_reader)
     return iter(batches)
 

@@ -1,61 +1,20 @@
-"""Text as token shards, and rows of it."""
+"""Rows of text, from shards of tokens."""
 
-import ast
 import functools
-import json
-import pathlib
-from collections.abc import Iterable, Iterator, Sequence
 
 import msgpack
 import numpy as np
 
-from neurolm_jax.data import vocabulary
 from neurolm_jax.data.shards import DamagedRecord, Shards
 from neurolm_jax.data.streams import Damaged
 from neurolm_jax.errors import UserError
 
 BLOCK = 8192  # tokens in a record
-VALIDATION = 50  # every so many-th block is kept for validation
-SUFFIXES = (".txt", ".md", ".rst", ".py", ".jsonl", ".parquet")
-HUGGING_FACE = "hf:"  # before the name of a data set there
-SKIPPED = {"site-packages", "test", "tests", "__pycache__"}
-SHORTEST = 80  # characters; shorter docstrings are mostly labels
 
 
 def empty_text(length: int) -> np.ndarray:
     """A row of ``TextRows`` without any text, int32 [length + 1]."""
     return np.zeros(length + 1, np.int32)
-
-
-def documents(inputs: Iterable[str | pathlib.Path]) -> Iterator[str]:
-    """The texts under files and folders, and of data sets ``hf:OWNER/NAME`` on the Hugging Face hub.
-
-    A plain text is one document, a row of .jsonl or .parquet is one by its field ``text``; of Python files it is the
-    docstrings.
-
-    Raises:
-      UserError: an input does not exist, or a row has no text.
-    """
-    for given in inputs:
-        if str(given).startswith(HUGGING_FACE):
-            yield from _hugging_face(str(given).removeprefix(HUGGING_FACE))
-            continue
-        path = pathlib.Path(given)
-        if not path.exists():
-            raise UserError(f"{path}: no such file or folder")
-        for file in [path] if path.is_file() else sorted(_files(path)):
-            yield from filter(None, _READERS.get(file.suffix, _plain)(file))
-
-
-def blocks(texts: Iterable[str]) -> Iterator[tuple[bytes, dict]]:
-    """Records of ``BLOCK`` tokens from documents joined by <|endoftext|>; an incomplete last one is dropped."""
-    tokens: list[int] = []
-    for text in texts:
-        tokens += [*vocabulary.encode(text), vocabulary.END_OF_TEXT]
-        while len(tokens) >= BLOCK:
-            data = np.array(tokens[:BLOCK], "<u2").tobytes()
-            del tokens[:BLOCK]
-            yield msgpack.packb({"tokens": data}), {"tokens": BLOCK}
 
 
 class TextRows:
@@ -104,72 +63,3 @@ class TextRows:
     @functools.lru_cache(maxsize=2)
     def _order(self, epoch):
         return np.random.default_rng((self._seed, epoch)).permutation(len(self))
-
-
-def _files(folder):
-    for path in folder.rglob("*"):
-        inner = path.relative_to(folder).parts
-        if path.suffix in SUFFIXES and not SKIPPED.intersection(inner):
-            yield path
-
-
-def _plain(file):
-    try:
-        yield file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        return  # test data of other encodings lies among Python's own files
-
-
-def _python(file):
-    try:
-        yield "\n\n".join(_docstrings(ast.parse(file.read_text(encoding="utf-8"))))
-    except (UnicodeDecodeError, SyntaxError, ValueError):
-        return  # and so do files of other versions
-
-
-def _jsonl(file):
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{file}: line {number} is not JSON ({error})") from error
-            if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-                raise UserError(f"{file}: line {number} has no field 'text'")
-            yield row["text"]
-
-
-def _parquet(file):
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UserError(f"{file}: parquet needs pyarrow: pip install 'neurolm_jax[cluster]'") from error
-    try:
-        table = pyarrow.parquet.ParquetFile(file)
-    except pyarrow.ArrowInvalid as error:
-        raise UserError(f"{file}: not a parquet file ({error})") from error
-    if "text" not in table.schema_arrow.names:
-        raise UserError(f"{file}: has no column 'text', but {', '.join(table.schema_arrow.names)}")
-    for batch in table.iter_batches(columns=["text"]):
-        yield from batch.column(0).to_pylist()
-
-
-def _hugging_face(name):
-    try:
-        import datasets
-    except ImportError as error:
-        raise UserError(f"hf:{name}: needs the package datasets: pip install datasets") from error
-    try:
-        rows = datasets.load_dataset(name, split="train", streaming=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"hf:{name}: cannot be loaded ({error})") from error
-    return (row["text"] for row in rows)
-
-
-def _docstrings(tree: ast.AST) -> Sequence[str]:
-    kinds = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
-    found = (ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, kinds))
-    return [text for text in found if text and len(text) >= SHORTEST]
-
-
-_READERS = {".py": _python, ".jsonl": _jsonl, ".parquet": _parquet}

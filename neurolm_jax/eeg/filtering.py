@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from neurolm_jax.eeg.preprocessing import RATE
+from neurolm_jax.eeg.preprocessing import RATE, below_nyquist
 
 GUARD = 10.0  # seconds beside a stretch, over which it fades in and out, so that its ends do not ring
 TAPS = 16  # of the interpolation between samples
@@ -114,11 +114,10 @@ def mne_pipeline(x: np.ndarray, rate: float, low: float | None, high: float | No
     beyond its ends matters, and each of the functions goes on there in its own way."""
     import mne
 
-    nyquist = rate / 2
-    high = high if high and high < nyquist else None
+    high, mains = below_nyquist(high, rate), below_nyquist(mains, rate)
     if low or high:
         x = mne.filter.filter_data(x, rate, low, high, verbose="error")
-    if mains and mains < nyquist:
+    if mains:
         x = mne.filter.notch_filter(x, rate, mains, verbose="error")
     return x if rate == RATE else mne.filter.resample(x, RATE, rate, npad="auto", verbose="error")
 
@@ -163,12 +162,11 @@ def _kernel(rate, low, high, mains):
     """Zero-phase FIR of odd length; a corpus has few rates, and its design takes as long as minutes of EEG."""
     import mne
 
-    nyquist = rate / 2
-    high = high if high and high < nyquist else None
+    high, mains = below_nyquist(high, rate), below_nyquist(mains, rate)
     kernel = np.ones(1)
     if low or high:
         kernel = mne.filter.create_filter(None, rate, low, high, verbose="error")
-    if mains and mains < nyquist:
+    if mains:
         # As MNE's notch_filter by default: a band of mains / 200 with edges of half a hertz.
         edge = 0.5
         below, above = mains - mains / 400 - edge, mains + mains / 400 + edge

@@ -69,14 +69,18 @@ def preprocess(raw: "mne.io.BaseRaw", settings: Preprocessing, name: str, channe
     bad = [channel for channel, x in zip(known, raw.get_data()) if not np.isfinite(x).all()]
     if bad:
         raise UserError(f"{name}: NaN or infinite samples in {', '.join(bad)}; mend or cut the recording")
-    nyquist = raw.info["sfreq"] / 2
-    high = settings.high if settings.high and settings.high < nyquist else None
+    high, mains = (below_nyquist(edge, raw.info["sfreq"]) for edge in (settings.high, settings.mains))
     if settings.low or high:
         raw.filter(settings.low, high, picks="all", verbose="error")
-    if settings.mains and settings.mains < nyquist:
-        raw.notch_filter(settings.mains, picks="all", verbose="error")
+    if mains:
+        raw.notch_filter(mains, picks="all", verbose="error")
     raw.resample(RATE, verbose="error")
     return Signal(np.asarray(raw.get_data() * 1e6, np.float32), electrodes)
+
+
+def below_nyquist(frequency: float | None, rate: float) -> float | None:
+    """A filter's frequency, Hz, or None where samples at ``rate`` Hz have nothing there to filter."""
+    return frequency if frequency and frequency < rate / 2 else None
 
 
 def check_rate(raw: "mne.io.BaseRaw", name: str) -> None:

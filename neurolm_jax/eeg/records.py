@@ -50,6 +50,7 @@ def encode(record: Record) -> bytes:
 
 
 def decode(data: bytes) -> Record:
+    """The record that ``encode`` made these bytes of; samples in microvolts."""
     fields = msgpack.unpackb(data)
     packed = _packed(fields)
     del fields["scale"], fields["rate"]

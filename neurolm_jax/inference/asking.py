@@ -159,8 +159,8 @@ class Answerer:
             raise UserError(f"window: must be whole seconds from 1 to {longest}, not {seconds:g}")
         seconds = int(seconds)
         every = seconds if every is None else every
-        if not every >= 1 / RATE:
-            raise UserError(f"every: must be positive, not {every}")
+        if not 1 / RATE <= every < float("inf"):
+            raise UserError(f"every: want {1 / RATE:g} s or more, not {every:g}")
         settings = task.preprocessing if task else Preprocessing()
         check_rate(raw, name)
         too_short = UserError(f"{name}: too short, {duration_of(raw):.1f} s; a window has {seconds} s")
@@ -172,7 +172,7 @@ class Answerer:
         length = signal.samples.shape[1] - seconds * RATE
         if length < 0:  # of a recording no longer than a window, resampling may leave a sample less
             raise too_short
-        begins = np.unique(np.round(np.arange(0, length + 1, every * RATE)).astype(int))
+        begins = np.unique(np.round(np.arange(0, length + 1, min(every * RATE, length + 1))).astype(int))
 
         def record(i):
             samples = signal.samples[:, begins[i] : begins[i] + seconds * RATE]

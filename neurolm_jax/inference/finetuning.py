@@ -19,15 +19,14 @@ LEARNING_RATE = 3e-4
 WARMUP = 0.1  # of all steps
 DECAY = 0.05
 BATCH = 64  # windows
+SEED = 0  # of their order
 NO_LABEL = -1
 
 
-def finetune(
-    model: Trained, training: Windows, validation: Windows, windows: Windows, epochs: int, seed: int = 0
-) -> np.ndarray:
+def finetune(model: Trained, training: Windows, validation: Windows, windows: Windows, epochs: int) -> np.ndarray:
     """Class probabilities [N, K] of ``windows`` by the epoch that was best on validation."""
     classes = len(training.task.answers)
-    rows = _Rows(training, *_row(model.stage, training, validation, windows), seed)
+    rows = _Rows(training, *_row(model.stage, training, validation, windows), SEED)
     parts = batch_parts(model.mesh)
     batch = -(-max(1, min(len(rows), round(BATCH / rows.windows_each))) // parts) * parts
     each = -(-len(rows) // batch)

@@ -6,6 +6,7 @@ import numpy as np
 
 BINS = 15  # of confidence, in the calibration error
 DRAWS = 2000  # of the bootstrap
+SEED = 0  # of them
 LEVEL = 0.95
 
 
@@ -20,9 +21,8 @@ def measure(
 
     balanced_accuracy, and its 95% ``interval`` by drawing whole ``groups`` [N] (subjects) with replacement; auroc and
     auc_pr (average precision) of the class ``positive``, or one against the rest and averaged where there are more than
-    two classes; kappa (Cohen); weighted_f1; calibration_error; recall by class, None of one that does
-    not occur; confusion, rows true, columns answered.
-    Averages over classes are over those that occur.
+    two classes; kappa (Cohen); weighted_f1; calibration_error; recall by class, None of one that does not occur;
+    confusion, rows true, columns answered. Averages over classes are over those that occur.
     """
     from sklearn.metrics import (
         average_precision_score,
@@ -96,7 +96,7 @@ def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarra
 
 
 def bootstrap_interval(
-    labels: np.ndarray, answered: np.ndarray, groups: np.ndarray, classes: int, seed: int = 0
+    labels: np.ndarray, answered: np.ndarray, groups: np.ndarray, classes: int
 ) -> list[float] | None:
     """Limits of the middle 95% of balanced accuracies over draws of whole groups, as many as there are, with
     replacement; None of a single group. A draw that misses a class is averaged over those it has."""
@@ -106,7 +106,7 @@ def bootstrap_interval(
         return None
     confusion = np.zeros((count, classes, classes))
     np.add.at(confusion, (group, labels, answered), 1)
-    rng, share = np.random.default_rng(seed), np.full(count, 1 / count)
+    rng, share = np.random.default_rng(SEED), np.full(count, 1 / count)
     drawn = [np.tensordot(rng.multinomial(count, share), confusion, axes=1) for _ in range(DRAWS)]
     drawn = np.stack(drawn)  # [D, K, K]
     totals = drawn.sum(axis=2)

@@ -12,6 +12,7 @@ from neurolm_jax.eeg.records import Record, decode
 from neurolm_jax.eeg.tasks import Task
 from neurolm_jax.errors import UserError
 
+DRAWN = 0  # seed of the windows that are drawn where there are too many
 CROPS = 5  # of a window that is longer than its task's whole seconds
 
 
@@ -19,9 +20,8 @@ class Windows:
     """Labelled windows of one task; a window's samples are read when they are asked for.
 
     labels [N]: place in ``task.labels``. channels, samples [N]: of each window; montages [N]: a number that tells its
-    set of electrodes. groups [N]: its subject, or its
-    recording where the set does not tell subjects: windows of one group are no independent evidence. electrodes: ids of
-    all that occur. content_hash: of all of them.
+    set of electrodes. groups [N]: its subject, or its recording where the set does not tell subjects: windows of one
+    group are no independent evidence. electrodes: ids of all that occur. content_hash: of all of them.
     """
 
     def __init__(self, task: Task, parts: Sequence[Shards]):
@@ -45,11 +45,11 @@ class Windows:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def at_most(self, count: int, seed: int = 0) -> "Windows":
-        """All of them, or as many drawn at random."""
+    def at_most(self, count: int) -> "Windows":
+        """All of them, or as many drawn at random, the same in every run."""
         if len(self) <= count:
             return self
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
+        chosen = np.sort(np.random.default_rng(DRAWN).permutation(len(self))[:count])
         few = copy.copy(self)
         for name in ("labels", "channels", "samples", "montages", "groups", "_numbers"):
             setattr(few, name, getattr(self, name)[chosen])

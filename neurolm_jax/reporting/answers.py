@@ -1,6 +1,7 @@
 """Answers about a recording: as a table, as a figure, and as annotations that other programs open."""
 
 import pathlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -8,6 +9,10 @@ from neurolm_jax.eeg.tasks.prompts import stem_of
 from neurolm_jax.errors import UserError
 from neurolm_jax.inference.asking import NOTICE, Answers
 from neurolm_jax.outputs import appearing_file
+
+if TYPE_CHECKING:  # MNE and matplotlib take seconds to import
+    import mne
+    from matplotlib.figure import Figure
 
 FIGURES = (".png", ".pdf", ".svg")
 ANNOTATIONS = (".txt", "-annot.fif", ".edf")
@@ -17,6 +22,7 @@ POINTS = 8000  # of a trace
 
 
 def print_answers(found: Answers) -> None:
+    """A table in the terminal: the first windows one by one, then the whole recording, and what was read of it."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -66,11 +72,21 @@ def clock(seconds: float) -> str:
 
 
 def check_figure(file: pathlib.Path) -> None:
+    """Refuse a file that no figure can be written into.
+
+    Raises:
+      UserError: its name has another suffix.
+    """
     if file.suffix.lower() not in FIGURES:
         raise UserError(f"{file}: a figure is one of {', '.join(FIGURES)}")
 
 
 def check_annotations(file: pathlib.Path) -> None:
+    """Refuse a file that no annotations can be written into.
+
+    Raises:
+      UserError: its name ends otherwise.
+    """
     if not file.name.endswith(ANNOTATIONS):
         raise UserError(f"{file}: annotations are one of {', '.join(ANNOTATIONS)}")
 
@@ -96,14 +112,19 @@ def write_annotations(found: Answers, file: pathlib.Path) -> None:
         annotations.save(unfinished, overwrite=True, verbose="error")
 
 
-def write_figure(found: Answers, raw, file: pathlib.Path) -> None:
-    """Probability of each answer over time, above the channels that were read (as recorded, filtered for the eye)."""
+def write_figure(found: Answers, raw: "mne.io.BaseRaw", file: pathlib.Path) -> None:
+    """Probability of each answer over time, above the channels that were read (as recorded, filtered for the eye).
+
+    Args:
+      raw: the recording that the answers are about.
+      file: of a suffix that ``check_figure`` lets pass.
+    """
     with appearing_file(file) as unfinished:
         draw(found, raw).savefig(unfinished, dpi=130)
 
 
-def draw(found: Answers, raw):
-    """The figure; free text is written over the traces."""
+def draw(found: Answers, raw: "mne.io.BaseRaw") -> "Figure":
+    """The figure of ``write_figure``: time in seconds, traces in microvolts; free text is written above the traces."""
     from matplotlib.figure import Figure
 
     places = np.unique(np.linspace(0, len(found.channels) - 1, TRACES).round().astype(int))

@@ -1,6 +1,5 @@
 """Several runs beside each other: what differs in their configs, their curves, what they ended with."""
 
-import html
 import os
 import pathlib
 from collections.abc import Sequence
@@ -8,15 +7,14 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from neurolm_jax import stages
-from neurolm_jax.configuration import flat
+from neurolm_jax.configuration import STAGES, flat
 from neurolm_jax.errors import UserError
 from neurolm_jax.inference import findings
 from neurolm_jax.outputs import appearing_file
-from neurolm_jax.reporting.results import final
+from neurolm_jax.reporting import html
+from neurolm_jax.reporting.results import FIGURES, final, footnote
 from neurolm_jax.training import checkpoint, metrics
 
-FIGURES = {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC", "auc_pr": "AUC-PR", "kappa": "kappa"}
 LEFT_OUT = ("skipped_in_a_row", "data_wait", "damaged_records", "learning_rate", "gradient_norm")  # of final values
 
 
@@ -31,11 +29,13 @@ class Run(NamedTuple):
 
 
 class Table(NamedTuple):
-    """heads: a title for the first column, and the runs' names. rows: a name and a text for each run."""
+    """heads: a title for the first column, and the runs' names. rows: a name and a text for each run. note: below
+    them, and in place of them where there are none."""
 
     title: str
     heads: tuple[str, ...]
     rows: list[tuple[str, ...]]
+    note: str = ""
 
 
 def read(folders: Sequence[pathlib.Path]) -> list[Run]:
@@ -64,7 +64,7 @@ def names(folders: Sequence[pathlib.Path]) -> list[str]:
 
 
 def _read(folder, name):
-    workdirs = [folder] if (folder / "metrics.jsonl").is_file() else [folder / stage for stage in stages.NAMES]
+    workdirs = [folder] if (folder / metrics.FILE).is_file() else [folder / stage for stage in STAGES]
     lines, configs, tasks = {}, {}, {}
     for workdir in workdirs:
         if not (found := metrics.read(workdir)):
@@ -76,33 +76,37 @@ def _read(folder, name):
         if (file := workdir / "evaluation.json").is_file():
             tasks = findings.read(file)["tasks"]
     if not lines:
-        raise UserError(f"{folder}: no metrics.jsonl in it, nor in a folder of a stage below; want a workdir of train")
+        raise UserError(f"{folder}: no {metrics.FILE} in it, nor in a folder of a stage below; want a workdir of train")
     return Run(name, lines, configs, tasks)
 
 
 def tables(runs: Sequence[Run]) -> list[Table]:
     """Fields that differ and final values, stage by stage; then the results of evaluations."""
     found = []
-    for stage in stages.NAMES:
+    for stage in STAGES:
         if not any(stage in run.lines for run in runs):
             continue
         heads = tuple(run.name for run in runs)
-        found.append(Table(f"{stage}: fields that differ", ("config", *heads), _differences(runs, stage)))
+        rows = _differences(runs, stage)
+        note = "" if rows else "The configs have the same fields."
+        found.append(Table(f"{stage}: fields that differ", ("config", *heads), rows, note))
         last = [final(run.lines[stage]) if stage in run.lines else {} for run in runs]
         keys = sorted({key for values in last for key in values} - set(LEFT_OUT) - {"step"})
         rows = [("step", *(_number(values.get("step")) for values in last))]
         rows += [(key, *(_number(values.get(key)) for values in last)) for key in keys]
-        found.append(Table(f"{stage}: last values", ("metric", *heads), rows))
+        found.append(Table(f"{stage}: last values", ("metric", *heads), rows, f"Names as in {metrics.FILE}."))
     if rows := _results(runs):
-        found.append(Table("answers to held-out EEG", ("task", *(run.name for run in runs)), rows))
+        tasks = {name: task for run in runs for name, task in run.tasks.items()}
+        found.append(Table("answers to held-out EEG", ("task", *(run.name for run in runs)), rows, footnote(tasks)))
     return found
 
 
 def _differences(runs, stage):
     fields = [dict(flat(run.configs[stage])) if stage in run.configs else None for run in runs]
     if any(found is None for found in fields):
-        said = tuple("no checkpoint" if found is None else "" for found in fields)
-        return [("(not known yet)", *said)]
+        missing = tuple("no checkpoint" if stage in run.lines else "no such stage" for run in runs)
+        said = tuple(why if found is None else "" for why, found in zip(missing, fields))
+        return [("(known when all have one)", *said)]
     keys = sorted({key for found in fields for key in found})
     rows = [(key, *(_text(found[key]) if key in found else "" for found in fields)) for key in keys]
     return [row for row in rows if len(set(row[1:])) > 1]
@@ -114,7 +118,8 @@ def _results(runs):
         for key, title in FIGURES.items():
             values = [run.tasks.get(task, {}).get(key) for run in runs]
             if any(value is not None for value in values):
-                rows.append((f"{task}: {title}", *(_number(value) for value in values)))
+                star = "" if all(run.tasks[task]["scored"] for run in runs if task in run.tasks) else "*"
+                rows.append((f"{task}{star}: {title}", *(_number(value) for value in values)))
     return rows
 
 
@@ -141,10 +146,12 @@ def write_page(runs: Sequence[Run], file: pathlib.Path) -> list[Table]:
     for table in found:
         if table.heads[0] == "task":
             page.add_html(_html(table), title=table.title, tags=("results",))
-    for stage in stages.NAMES:
+    for stage in STAGES:
         lines = {run.name: run.lines[stage] for run in runs if stage in run.lines}
         if lines:
-            page.add_figure(figures.curves(lines), title=f"{stage}: curves", tags=("curves",), image_format="svg")
+            title, caption = f"{stage}: curves", "Over steps. Solid: training. Dashed: validation."
+            figure = figures.curves(lines)
+            page.add_figure(figure, title=title, caption=caption, tags=("curves",), image_format="svg")
         for table in found:
             if table.title.startswith(f"{stage}: "):
                 page.add_html(_html(table), title=table.title, tags=("tables",))
@@ -153,35 +160,26 @@ def write_page(runs: Sequence[Run], file: pathlib.Path) -> list[Table]:
     return found
 
 
-def _html(table: Table) -> str:
-    if not table.rows:
-        return "<p>None.</p>"
-
-    def cells(kind, row):
-        first, *rest = map(html.escape, row)
-        others = "".join(f"<{kind} style='text-align:right;padding-left:2em'>{text}</{kind}>" for text in rest)
-        return f"<{kind}>{first}</{kind}>{others}"
-
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in table.rows)
-    head = f"<thead><tr>{cells('th', table.heads)}</tr></thead>"
-    whole = f"<table class='table table-sm' style='width:auto'>{head}<tbody>{body}</tbody></table>"
-    return f"<div style='overflow-x:auto'>{whole}</div>"
+def _html(table):
+    return (html.table(table.heads, table.rows) if table.rows else "") + html.paragraph(*filter(None, [table.note]))
 
 
 def print_tables(found: Sequence[Table]) -> None:
+    """The same tables in a terminal, each below its title."""
     from rich import box
     from rich.console import Console
     from rich.table import Table as Printed
 
     console = Console(markup=False)  # names of files are no markup
     for table in found:
-        printed = Printed(box=box.SIMPLE_HEAD, title=table.title, title_justify="left", pad_edge=False, show_edge=False)
+        console.print(table.title, style="italic", highlight=False)
+        printed = Printed(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for i, head in enumerate(table.heads):
             printed.add_column(head, justify="right" if i else "left", overflow="fold")
         for row in table.rows:
             printed.add_row(*row)
         if table.rows:
             console.print(printed)
-        else:
-            console.print(f"{table.title}: none", highlight=False)
+        if table.note:
+            console.print(table.note, highlight=False)
         console.print()

@@ -8,6 +8,11 @@ SHOWN = 20  # recordings
 
 
 def print_results(tasks: dict, codebook: dict | None, title: str) -> None:
+    """The table of results, task by task, with what is below it.
+
+    Args:
+      tasks, codebook: as ``evaluate`` finds them; codebook None where the model has none.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -3,7 +3,7 @@
 import pathlib
 from typing import NamedTuple
 
-from neurolm_jax import stages
+from neurolm_jax.configuration import STAGES
 from neurolm_jax.data.shards import read_manifest
 from neurolm_jax.errors import UserError
 from neurolm_jax.inference import findings
@@ -13,6 +13,8 @@ from neurolm_jax.training import metrics
 def collect(run: pathlib.Path) -> dict:
     """``results.json`` of a run folder that holds a folder for each stage.
 
+    Its seconds have those of preparing the data only if these lie in the folder too, and their manifests tell.
+
     Raises:
       UserError: no such folder, or its instruct stage has not been evaluated.
     """
@@ -20,9 +22,10 @@ def collect(run: pathlib.Path) -> dict:
     if not file.is_file():
         raise UserError(f"{file}: missing; run 'python -m neurolm_jax.evaluate --checkpoint {run / 'instruct'}'")
     evaluation = findings.read(file)
-    lines = {stage: metrics.read(run / stage) for stage in stages.NAMES}
+    lines = {stage: metrics.read(run / stage) for stage in STAGES}
+    prepared = _prepared(run / "data")
     seconds = {
-        "prepare": sum(_prepared(folder) for folder in (run / "data").iterdir()),
+        **({} if prepared is None else {"prepare": prepared}),
         **{stage: max((line.get("seconds", 0) for line in found), default=0) for stage, found in lines.items()},
         "evaluate": evaluation["seconds"],
     }
@@ -36,9 +39,14 @@ def collect(run: pathlib.Path) -> dict:
     }
 
 
-def _prepared(folder):
-    """Seconds that writing a folder of shards took, up to its last part."""
-    return max((read_manifest(path.parent)["seconds"] for path in folder.rglob("manifest.json")), default=0)
+def _prepared(data):
+    """Seconds that writing the folders of shards below took, each up to its last part; None where nothing tells."""
+    found = []
+    for folder in data.iterdir() if data.is_dir() else ():
+        manifests = [read_manifest(path.parent) for path in folder.rglob("manifest.json")]
+        if told := [manifest["seconds"] for manifest in manifests if "seconds" in manifest]:
+            found.append(max(told))
+    return sum(found) if found else None
 
 
 def final(lines: list[dict]) -> dict[str, float]:
@@ -50,14 +58,14 @@ def final(lines: list[dict]) -> dict[str, float]:
     return last
 
 
-_NAMES = {
+FIGURES = {  # of an evaluated task, and what they are called in tables
     "balanced_accuracy": "balanced accuracy",
     "auroc": "AUROC",
     "auc_pr": "AUC-PR",
     "kappa": "kappa",
     "weighted_f1": "weighted F1",
 }
-COLUMNS = ("balanced accuracy", "95% interval", *list(_NAMES.values())[1:])
+COLUMNS = ("balanced accuracy", "95% interval", *list(FIGURES.values())[1:])
 
 
 class Section(NamedTuple):
@@ -93,17 +101,18 @@ def _section(name, task):
             f" the same answer to {asked['agreement']:.0%}"
         )
     if task["published"]:
-        notes.append(f"the set's usual figures: {', '.join(_NAMES[name] for name in task['figures'])}")
+        notes.append(f"the set's usual figures: {', '.join(FIGURES[name] for name in task['figures'])}")
     return Section(f"{name}{star}: {task['n_test']:,} windows, {task['groups']:,} subjects or recordings", rows, notes)
 
 
 def footnote(tasks: dict) -> str:
+    """What the stars behind names of tasks mean; "" if there are none."""
     unscored = [name for name, task in tasks.items() if not task["scored"]]
     return f"* {', '.join(unscored)}: too small a set for a score, shown as a check of its montage" if unscored else ""
 
 
 def _figures(found):
     interval = found.get("interval")
-    numbers = [found.get(name) for name in _NAMES]
+    numbers = [found.get(name) for name in FIGURES]
     first, *rest = ["" if number is None else f"{number:.3f}" for number in numbers]
     return first, "{:.2f}-{:.2f}".format(*interval) if interval else "", *rest

@@ -1,5 +1,6 @@
 """What a config's data and model sections name, opened."""
 
+import glob
 import pathlib
 from typing import Any
 
@@ -177,7 +178,9 @@ def _tests(config):
     if remote.is_url(root):
         folders = [f.removesuffix("/manifest.json") for f in remote.find(root, "**/windows/test/manifest.json")]
     else:
-        folders = [file.parent for file in sorted(pathlib.Path(root).rglob("windows/test/manifest.json"))]
+        # Not pathlib's, which passes linked folders by.
+        files = glob.glob("**/windows/test/manifest.json", root_dir=root, recursive=True)
+        folders = [pathlib.Path(root, file).parent for file in sorted(files)]
     return [(folder, read_manifest(folder)) for folder in folders]
 
 

@@ -9,37 +9,45 @@ from neurolm_jax.studies.document import Table
 from neurolm_jax.studies.measures import Row
 
 SEEDS = 3  # from which on it is said whether they agree
+OF_CODES = ("eeg_", "codes_", "loss")  # how metrics begin that are over codes, the whole loss of pretrain among them
 
 
 class Difference(NamedTuple):
-    """Of a variant to the baseline, over the seeds that both have: values [S] of the variant, differences [S']."""
+    """A variant beside the baseline. values: of the variant, a seed each; differences: to the baseline, of the seeds
+    that both have; other_codes: how many of these do not compare, being over other codes."""
 
     values: list[float]
     differences: list[float]
+    other_codes: int = 0
 
     @property
     def agrees(self) -> bool:
-        """All seeds have it of one sign, and there are enough of them."""
+        """Whether the differences of all seeds have one sign, and there are enough of them."""
         return len(self.differences) >= SEEDS and abs(sum(np.sign(self.differences))) == len(self.differences)
 
 
 def compare(rows: Sequence[Row], metric: str, baseline: str) -> dict[str, Difference]:
     """Variants of a metric by name, the baseline first."""
-    values: dict[str, dict[int, float]] = {}
+    known: dict[str, dict[int, Row]] = {}
     for row in sorted(rows, key=lambda row: row.name != baseline):
         if metric in row.metrics:
-            values.setdefault(row.name, {})[row.seed] = row.metrics[metric]
-    base = values.get(baseline, {})
-    return {
-        name: Difference(
-            list(own.values()), [own[seed] - base[seed] for seed in own if seed in base and name != baseline]
-        )
-        for name, own in values.items()
-    }
+            known.setdefault(row.name, {})[row.seed] = row
+    base, found = known.get(baseline, {}), {}
+    for name, own in known.items():
+        pairs = [(row, base[seed]) for seed, row in own.items() if seed in base and name != baseline]
+        differences = [row.metrics[metric] - to.metrics[metric] for row, to in pairs if _compare(metric, row, to)]
+        values = [row.metrics[metric] for row in own.values()]
+        found[name] = Difference(values, differences, len(pairs) - len(differences))
+    return found
+
+
+def _compare(metric, row, other):
+    """Whether a metric is of the same thing: losses over codes, and counts of them, are so for the same codes alone."""
+    return row.codes == other.codes or not metric.removeprefix("validation_").startswith(OF_CODES)
 
 
 def report(stage: str, rows: Sequence[Row], baseline: str) -> tuple[list[str], list[Table], dict]:
-    """Of finished runs: conclusions, the table, and what ``table.json`` has."""
+    """What finished runs say: conclusions, the table, and what ``table.json`` has."""
     metrics = list(dict.fromkeys(name for row in rows for name in row.metrics))
     lines, table, told = [], [], {}
     for metric in metrics:
@@ -50,6 +58,10 @@ def report(stage: str, rows: Sequence[Row], baseline: str) -> tuple[list[str], l
             table.append((shown, name, *_cells(one)))
             if one.differences:
                 lines.append(f"{stage}, {shown}: {name} {_words(one, metric)}")
+        if apart := [name for name, one in found.items() if one.other_codes]:
+            lines.append(
+                f"{stage}, {shown}: over other codes than the baseline's, nothing to compare: {', '.join(apart)}"
+            )
     head = ("", "", "mean", "of seeds", "difference to the baseline", "of seeds")
     return lines, [Table(f"{stage}, validation part", head, table)], told
 

@@ -1,27 +1,31 @@
 """Headings, text, tables and figures, as one HTML page that needs nothing else, and as Markdown with the figures beside
 it, to be put among other documents."""
 
-import html
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from neurolm_jax.outputs import appearing_file
+from neurolm_jax.reporting import html as elements
 
 
 class Text(NamedTuple):
+    """A list of sentences under a heading."""
+
     title: str
     lines: Sequence[str]
 
 
 class Table(NamedTuple):
+    """Rows of cells below a head, under a heading; rows are as long as the head."""
+
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
 
 
 class Picture(NamedTuple):
-    """figure: of matplotlib."""
+    """A figure of matplotlib under a heading. file: its name, where figures are files of their own."""
 
     title: str
     file: str
@@ -32,6 +36,7 @@ Part = Text | Table | Picture
 
 
 def write_html(title: str, parts: Sequence[Part], file: pathlib.Path) -> None:
+    """Write one page that holds all parts, figures included, and loads nothing from elsewhere."""
     import mne
 
     page = mne.Report(title=title, verbose="error")
@@ -45,6 +50,7 @@ def write_html(title: str, parts: Sequence[Part], file: pathlib.Path) -> None:
 
 
 def write_markdown(title: str, parts: Sequence[Part], file: pathlib.Path) -> None:
+    """Write all parts as Markdown, with the figures as PNG files beside it."""
     lines = [f"# {title}"]
     for part in parts:
         lines += ["", f"## {part.title}", ""]
@@ -65,13 +71,4 @@ def _row(cells):
 
 
 def _html(part):
-    if isinstance(part, Text):
-        return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in part.lines) + "</ul>"
-
-    def cells(kind, row):
-        return "".join(f"<{kind}>{html.escape(str(cell))}</{kind}>" for cell in row)
-
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in part.rows)
-    return (
-        f"<table class='table table-sm'><thead><tr>{cells('th', part.head)}</tr></thead><tbody>{body}</tbody></table>"
-    )
+    return elements.bullets(part.lines) if isinstance(part, Text) else elements.table(part.head, part.rows)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from neurolm_jax.errors import JobError, UserError
 from neurolm_jax.inference.findings import evaluation_file
-from neurolm_jax.studies.sweep import Run, Sweep, arguments, in_order, load
+from neurolm_jax.studies.sweep import EVALUATED, Run, Sweep, arguments, in_order, load
 from neurolm_jax.training import checkpoint
 from neurolm_jax.training.preemption import Notice
 
@@ -78,16 +78,23 @@ def _open_steps(sweep, runs) -> Iterator[tuple[str, Sequence[str]]]:
         if name in needed:
             yield name, train_command(run, runs)
         wanted = sweep.evaluate and run.stage == "instruct" and name in measured
-        if wanted and not evaluation_file(runs / name, sweep.evaluate).is_file():
-            line = ["--checkpoint", str(runs / name), "--split", sweep.evaluate, "--quick"]
-            yield name, [sys.executable, "-m", "neurolm_jax.evaluate", *line]
+        if wanted and not evaluation_file(runs / name, EVALUATED).is_file():
+            yield name, _evaluate_command(run, runs)
 
 
 def train_command(run: Run, runs: pathlib.Path) -> list[str]:
+    """The arguments, program first, that train a run in its folder under ``runs``, or go on with it."""
     initial = {stage: str(runs / earlier.name) for stage, earlier in run.initial.items()}
     line = ["--workdir", str(runs / run.name), *arguments(run, initial)]
     line.append(f"--config.compilation_cache={runs / CACHE}")
     return [sys.executable, "-m", "neurolm_jax.train", *line]
+
+
+def _evaluate_command(run, runs):
+    line = ["--checkpoint", str(runs / run.name), "--split", EVALUATED, "--quick"]
+    if any(name.endswith(".py") for name in load(run).data.tasks):
+        line.append("--trust_code")  # the sweep names it, and training has run it
+    return [sys.executable, "-m", "neurolm_jax.evaluate", *line]
 
 
 def _run(command, log, notice):

@@ -1,5 +1,6 @@
 """Pictures of a scaling study, as matplotlib figures."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,15 +32,21 @@ def against(fit: Fit, axis: str, names: tuple[str, str]) -> Figure:
 
 
 def iso_compute(rows: Sequence[Row], fit: Fit, cost: Cost) -> Figure:
-    """Loss over N, a colour for each compute; curves: the law at that compute, a star where it is lowest."""
+    """Loss over N, a colour for each compute and a marker for each share of the recordings; curves: the law at that
+    compute, a star where it is lowest."""
     figure, axes = _axes()
     curve = np.geomspace(fit.points.n.min(), fit.points.n.max(), 100)
-    budgets = list(dict.fromkeys(row.budget for row in rows))
+    budgets, shares = list(dict.fromkeys(row.budget for row in rows)), sorted({row.share for row in rows}, reverse=True)
     for number, budget in enumerate(budgets):
         here = [row for row in rows if row.budget == budget]
         compute = float(np.mean([row.operations for row in here]))
         colour = f"C{number}"
-        axes.plot([row.parameters for row in here], [row.loss for row in here], "o", color=colour, markersize=4)
+        own = [share for share in shares if any(row.share == share for row in here)]
+        for share, marker in zip(own, itertools.cycle("osv^D")):
+            some = [row for row in here if row.share == share]
+            name = f"{share:g} of the recordings" if len(own) > 1 else None
+            x, y = zip(*((row.parameters, row.loss) for row in some))
+            axes.plot(x, y, marker, color=colour, markersize=4, label=name)
         label = f"{compute:.2g} operations"
         axes.plot(curve, fit.law(curve, compute / cost(curve, 1)), "-", color=colour, linewidth=1, label=label)
         best = optimum(fit.law, cost, compute)

@@ -8,16 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from neurolm_jax.studies.law import PARAMETERS, Fit, Law, Points, cells
+from neurolm_jax.studies.law import EXPONENTS, PARAMETERS, Fit, Law, Points, cells
 
 RANGE = 4.0  # N and D must each span this factor
-REACH = 10.0  # times what was tried: how far is foretold at most
+REACH = 10.0  # times what was tried: how far is predicted at most
 BEYOND = np.log(1e30)
-NO_EXPONENT = 0.01  # below it, an exponent's interval touches 0
-KNOWN = (
-    0.05,
-    0.5,
-)  # E is identified where its interval keeps above this share of the lowest loss, and no wider than that
+TOUCHES = 0.01  # an exponent's interval that comes so near to a bound touches it
+# Shares of the lowest loss: the interval of an E that is identified lies above the one and is no wider than the other.
+LOWEST_E = 0.05
+WIDEST_E = 0.5
 
 
 class Cost(NamedTuple):
@@ -39,7 +38,7 @@ class Best(NamedTuple):
     loss: float
 
 
-class Foretold(NamedTuple):
+class Prediction(NamedTuple):
     """The loss of a run that was not made, with the 95% interval of the resampled laws; reasons not to believe it."""
 
     loss: float
@@ -49,7 +48,7 @@ class Foretold(NamedTuple):
 
 
 def fit_cost(points: Points, compute: np.ndarray) -> Cost:
-    """From what the runs of some points cost, operations [R]; of one N alone, p is 1."""
+    """The cost that fits best what the runs of some points cost, operations [R]; where they have one N, p is 1."""
     x, y = np.log(points.n), np.log(compute / points.d)
     p = float(np.polyfit(x, y, 1)[0]) if len(set(x.tolist())) > 1 else 1.0
     k = (y - p * x).mean()
@@ -59,7 +58,7 @@ def fit_cost(points: Points, compute: np.ndarray) -> Cost:
 def optimum(law: Law, cost: Cost, compute: float) -> Best | None:
     """Where the loss along C = k N^p D is lowest: a A N^-a = p b B D^-b. None if there is no such place, or none of a
     size that could be: an exponent is about 0, or a larger model costs no more."""
-    if min(law.a, law.b, cost.p) < NO_EXPONENT:
+    if min(law.a, law.b, cost.p) < TOUCHES:
         return None
     ratio = np.log([law.a * law.a_scale, cost.p * law.b * law.b_scale]) @ [1, -1]
     log_n = (ratio + law.b * np.log(compute / cost.k)) / (law.a + cost.p * law.b)
@@ -71,13 +70,13 @@ def optimum(law: Law, cost: Cost, compute: float) -> Best | None:
 
 
 def exponents(law: Law, cost: Cost) -> tuple[float, float]:
-    """Of C in the best N and the best D."""
+    """The exponents of C in the best N and in the best D."""
     power = law.a + cost.p * law.b
     return law.b / power, law.a / power
 
 
-def weaknesses(fit: Fit) -> list[str]:
-    """Why a fit foretells nothing beyond its points, in words; [] where it may."""
+def reasons_not_to_extrapolate(fit: Fit) -> list[str]:
+    """Why a fit predicts nothing beyond its points, in words; [] where it may."""
     found, points = [], fit.points
     if (count := len(cells(points))) < 2 * PARAMETERS:
         found.append(f"{count} different pairs of N and D, fewer than twice the law's {PARAMETERS} numbers")
@@ -86,23 +85,27 @@ def weaknesses(fit: Fit) -> list[str]:
             found.append(f"{name} spans a factor of {span:.1f}, less than {RANGE:g}")
     for name, exponent in (("a", lambda law: law.a), ("b", lambda law: law.b)):
         low, high = fit.interval(exponent)
-        if low < NO_EXPONENT:
-            found.append(f"the exponent {name} may be 0 (95% interval {low:.2f} to {high:.2f})")
+        for touches, value in (
+            (low < EXPONENTS[0] + TOUCHES, f"{EXPONENTS[0]:g}"),
+            (high > EXPONENTS[1] - TOUCHES, f"{EXPONENTS[1]:g} or more"),
+        ):
+            if touches:
+                found.append(f"the exponent {name} may be {value} (95% interval {low:.2f} to {high:.2f})")
     low, high = fit.interval(lambda law: law.e)
     lowest = points.loss.min()
-    if low < KNOWN[0] * lowest or high - low > KNOWN[1] * lowest:
+    if low < LOWEST_E * lowest or high - low > WIDEST_E * lowest:
         found.append(
             f"E is not identified (95% interval {fit.told(low)} to {fit.told(high)}, lowest loss {lowest:.3g})"
         )
     return found
 
 
-def foretell(fit: Fit, n: float, d: float) -> Foretold:
+def predict(fit: Fit, n: float, d: float) -> Prediction:
     """The loss at N and D, with what speaks against it."""
-    reasons = weaknesses(fit)
+    reasons = reasons_not_to_extrapolate(fit)
     for name, value, tried in (("N", n, fit.points.n), ("D", d, fit.points.d)):
         if value > REACH * tried.max() or value < tried.min() / REACH:
             reasons.append(
                 f"{name} = {value:.3g} is more than {REACH:g} times beyond {tried.min():.3g}-{tried.max():.3g}"
             )
-    return Foretold(float(fit.law(n, d)), *fit.interval(lambda law: float(law(n, d))), reasons)
+    return Prediction(float(fit.law(n, d)), *fit.interval(lambda law: float(law(n, d))), reasons)

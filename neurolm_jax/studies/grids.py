@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from neurolm_jax.configuration import STAGES
 from neurolm_jax.errors import UserError
-from neurolm_jax.stages import NAMES
 from neurolm_jax.studies.sweep import Point, Run, Sweep
 
 Changes = Mapping[str, Mapping[str, Any]]  # stage -> fields
@@ -31,14 +31,17 @@ class Amount(NamedTuple):
 
 
 def grid(sizes: Mapping[str, Run], amounts: Sequence[Amount], seeds: Sequence[int]) -> list[Point]:
-    """Every size at every amount with every seed; those of one amount cost the same."""
+    """Every size at every amount with every seed; those of one amount cost the same.
+
+    Amounts of equal compute and different shares tell what more recordings do from what longer training does.
+    """
     points = []
     for name, run in sizes.items():
         for amount in amounts:
             for seed in seeds:
                 fields = {"data.share": amount.share, "seed": seed}
                 one = run.but(overrides={**run.overrides, **fields}, compute=amount.compute)
-                points.append(Point(name, seed, {run.stage: one}, f"{amount.compute:.3g}"))
+                points.append(Point(name, seed, {run.stage: one}, f"{amount.compute:.3g}", amount.share))
     return points
 
 
@@ -46,10 +49,10 @@ def ablation(
     title: str,
     base: str,
     variants: Mapping[str, Changes],
-    measured: Sequence[str] = ("tokenizer", "pretrain", "instruct"),
+    measured: Sequence[str] = ("tokenizer", "instruct"),
     seeds: Sequence[int] = (0, 1, 2),
 ) -> Sweep:
-    """A baseline and its variants through all stages, evaluated on the validation part.
+    """A baseline and its variants through all stages, their answers evaluated on the validation part.
 
     A change of the tokenizer's model goes into every stage's config that describes it (``everywhere``).
 
@@ -57,7 +60,7 @@ def ablation(
       base: ``quickstart``, or ``b,GPT2``: size b, and a file or folder of GPT-2's weights.
       variants: name -> what is changed in which stage; ``PRETRAIN_LANGUAGE`` is the language model that pre-training
         starts from alone.
-      measured: stages in the table.
+      measured: stages in the table; pretrain only where the tokenizer stays, since its losses are over codes.
     """
     size, _, gpt2 = base.partition(",")
     if base != "quickstart" and (size != "b" or not gpt2):
@@ -69,8 +72,7 @@ def ablation(
         for seed in seeds
     ]
     metrics = {stage: METRICS[stage] for stage in measured}
-    evaluate = "validation" if "instruct" in measured else ""
-    return Sweep(title, "ablation", points, metrics, baseline="baseline", evaluate=evaluate)
+    return Sweep(title, "ablation", points, metrics, baseline="baseline", evaluate="instruct" in measured)
 
 
 def chain(base: str, changes: Changes, seed: int) -> dict[str, Run]:
@@ -78,7 +80,7 @@ def chain(base: str, changes: Changes, seed: int) -> dict[str, Run]:
 
     size, _, gpt2 = base.partition(",")
     quickstart = size == "quickstart"
-    own = {stage: {} if stage == "language" else {"seed": seed} for stage in NAMES}
+    own = {stage: {} if stage == "language" else {"seed": seed} for stage in STAGES}
     if quickstart:  # whose last stage learns from the validation part, which is what is compared here
         own["instruct"] |= {"data.splits": ("train",), "evaluate_every": 100}
     else:

@@ -14,7 +14,7 @@ from neurolm_jax.ahead import arithmetic
 from neurolm_jax.inference import findings
 from neurolm_jax.outputs import appearing_file
 from neurolm_jax.stages import build
-from neurolm_jax.studies.sweep import Run, Sweep, load
+from neurolm_jax.studies.sweep import EVALUATED, Run, Sweep, load
 from neurolm_jax.training import metrics
 from neurolm_jax.training.mesh import make_mesh
 from neurolm_jax.training.state import abstract_state
@@ -28,26 +28,31 @@ class Size(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A point at one stage. parameters: as in ``Size``; tokens: of EEG, seen in all steps, and distinct ones among what
-    there is; operations: of all steps; loss and metrics: as the sweep says, None where the run is not finished."""
+    """A point at one stage. codes: what figures of codes are over, alike where they compare; parameters: as in
+    ``Size``; tokens: of EEG, seen in all steps, and distinct ones among what there is; operations: of all steps;
+    finished: trained to its last step; metrics: those that the sweep names, as far as they were measured; loss: their
+    sum for a law, None where one is missing."""
 
     name: str
     budget: str
+    share: float
     seed: int
     stage: str
+    codes: str
     parameters: int
     tokens_seen: float
     tokens_distinct: int
     steps: int
     operations: float
     seconds: float | None
+    finished: bool
     loss: float | None
     metrics: dict[str, float]
     folder: str
 
 
 def size_of(config: ConfigDict) -> Size:
-    """Of a config's model and batch, without making it."""
+    """The size of a config's model, and of a step with its batch, without making it."""
     alike = config.copy_and_resolve_references()
     alike.update(seed=0, steps=1)  # what does not matter, and in which points of a grid differ
     if "share" in alike.data:
@@ -65,7 +70,7 @@ def _size(config):
 
 
 def operations(config: ConfigDict) -> float:
-    """Of a step."""
+    """How many operations a step of a config needs, over all devices."""
     return size_of(config).operations
 
 
@@ -80,37 +85,37 @@ def rows_of(sweep: Sweep, runs: pathlib.Path) -> list[Row]:
             folder = runs / run.name
             lines = metrics.read(folder)
             names = sweep.metrics[stage]
-            done = bool(lines) and lines[-1]["step"] >= config.steps
-            found = _reached(lines, names, sweep.value) if done else {}
+            finished = bool(lines) and lines[-1]["step"] >= config.steps
+            found = _reached(lines, names, sweep.value) if finished else {}
+            whole = sweep.kind == "law" and finished and set(names) <= found.keys()
+            loss = math.fsum(found[name] for name in names) if whole else None
             if sweep.evaluate and stage == "instruct":
-                found |= _evaluated(findings.evaluation_file(folder, sweep.evaluate))
-            loss = (
-                sum(found[name] for name in names)
-                if sweep.kind == "law" and done and set(names) <= found.keys()
-                else None
-            )
+                found |= _evaluated(findings.evaluation_file(folder, EVALUATED))
             rows.append(
                 Row(
-                    point.name,
-                    point.budget,
-                    point.seed,
-                    stage,
-                    size.parameters,
-                    seen,
-                    distinct,
-                    config.steps,
-                    size.operations * config.steps,
-                    max((line.get("seconds", 0) for line in lines), default=None),
-                    loss,
-                    found,
-                    run.name,
+                    name=point.name,
+                    budget=point.budget,
+                    share=point.share,
+                    seed=point.seed,
+                    stage=stage,
+                    codes=_codes(run, config),
+                    parameters=size.parameters,
+                    tokens_seen=seen,
+                    tokens_distinct=distinct,
+                    steps=config.steps,
+                    operations=size.operations * config.steps,
+                    seconds=max((line.get("seconds", 0) for line in lines), default=None),
+                    finished=finished,
+                    loss=loss,
+                    metrics=found,
+                    folder=run.name,
                 )
             )
     return rows
 
 
 def write_csv(rows: Sequence[Row], file: pathlib.Path) -> None:
-    """A line a row, metrics in columns of their own."""
+    """Write a line for each row, metrics in columns of their own."""
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     fields = [field for field in Row._fields if field != "metrics"]
     with appearing_file(file) as unfinished, unfinished.open("w", newline="") as text:
@@ -128,16 +133,19 @@ def _measured(run: Run):
     return config, size_of(config), config.steps * batch * amount.each, amount.distinct
 
 
+def _codes(run, config):
+    """What a run's figures of codes are over: the tokenizer of its pretrain stage, or so many codes of its own."""
+    if run.stage == "pretrain":
+        return run.initial["tokenizer"].name if "tokenizer" in run.initial else config.initial.tokenizer
+    return str(config.tokenizer.codes) if run.stage == "tokenizer" else ""
+
+
 def _reached(lines, names, value):
-    """The last, or the lowest sum's, values of some metrics; those that were never logged are missing."""
+    """Values of some metrics at the last step, or where their sum is lowest. What is missing was not measured there, or
+    was not finite: an earlier value is no stand-in for a run that has diverged since."""
     found = [{name: line[name] for name in names if name in line} for line in lines]
     whole = [one for one in found if len(one) == len(names)]
-    if value == "lowest" and whole:
-        return min(whole, key=lambda one: math.fsum(one.values()))
-    last = {}
-    for one in found:
-        last |= one
-    return last
+    return min(whole, key=lambda one: math.fsum(one.values())) if value == "lowest" and whole else found[-1]
 
 
 def _evaluated(file):

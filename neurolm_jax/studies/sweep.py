@@ -5,6 +5,7 @@ are trained once.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -15,9 +16,24 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from neurolm_jax import configuration
+from neurolm_jax.command_line import located
 from neurolm_jax.errors import UserError
-from neurolm_jax.outputs import appearing_file
+from neurolm_jax.outputs import write_json
+from neurolm_jax.training.provenance import HARMLESS
 
+# Fields with which a run may go on, but not without changing what it learns from, computes or is measured by.
+MATTER = (
+    "steps",
+    "evaluate_every",
+    "validation_batches",
+    "initial",
+    "faults",
+    "data.root",
+    "data.validation",
+    "language.dtype",
+    "tokenizer.encoder.dtype",
+)
+EVALUATED = "validation"  # the part on which answers are compared
 # In which a file of configs can be wrong.
 FAULTS = flags.Error, AttributeError, KeyError, NameError, SyntaxError, TypeError, ValueError, OSError, ImportError
 
@@ -37,15 +53,20 @@ class Run:
     initial: Mapping[str, "Run"] = dataclasses.field(default_factory=dict)
     compute: float = 0.0
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
-        """Of its folder."""
-        told = [self.config, sorted(self.overrides.items()), sorted((k, r.name) for k, r in self.initial.items())]
-        digest = hashlib.sha256(json.dumps([*told, self.compute]).encode()).hexdigest()
+        """The name of its folder, by what the config holds of all that matters, and by the runs that it starts from.
+
+        Raises:
+          UserError: as ``load``.
+        """
+        earlier = {f"initial.{stage}": run.name for stage, run in self.initial.items()}
+        told = {name: value for name, value in configuration.flat(load(self)) if _matters(name)} | earlier
+        digest = hashlib.sha256(json.dumps([told, self.compute], sort_keys=True).encode()).hexdigest()
         return f"{self.stage}-{digest[:10]}"
 
     def but(self, **fields: Any) -> "Run":
-        """With some of its fields exchanged."""
+        """The same run with some of its fields exchanged."""
         return dataclasses.replace(self, **fields)
 
 
@@ -53,13 +74,15 @@ class Run:
 class Point:
     """A place of a grid, or a variant of an ablation, with one seed: a run for each stage that is measured.
 
-    budget: names the points that cost the same.
+    budget: names the points that cost the same; share: of the recordings that they learn from, which tells points of
+    one budget apart.
     """
 
     name: str
     seed: int
     runs: Mapping[str, Run]
     budget: str = ""
+    share: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +95,8 @@ class Sweep:
       points: what is compared.
       metrics: stage -> names in ``metrics.jsonl``. A law's loss is their sum.
       value: of a metric: the ``last`` one, or the ``lowest`` of all validations (a law's alone).
-      tokens: that a law's D counts: ``seen``, each as often as it was, or ``distinct``.
       baseline: the name of the points that the others of an ablation differ from.
-      evaluate: the part, ``validation`` or ``test``, on which instruct runs are evaluated too; "" for none.
+      evaluate: instruct runs are evaluated too, on the validation part.
     """
 
     title: str
@@ -82,23 +104,19 @@ class Sweep:
     points: Sequence[Point]
     metrics: Mapping[str, Sequence[str]]
     value: str = "last"
-    tokens: str = "seen"
     baseline: str = ""
-    evaluate: str = ""
+    evaluate: bool = False
 
     def __post_init__(self):
-        choices = {
-            "kind": ("law", "ablation"),
-            "value": ("last", "lowest"),
-            "tokens": ("seen", "distinct"),
-            "evaluate": ("", "validation", "test"),
-        }
+        choices = {"kind": ("law", "ablation"), "value": ("last", "lowest")}
         for field, known in choices.items():
             if getattr(self, field) not in known:
                 raise UserError(f"sweep: {field} must be one of {', '.join(known)}, not {getattr(self, field)!r}")
-        names = [(point.name, point.seed, point.budget) for point in self.points]
+        if self.kind == "ablation" and self.value == "lowest":
+            raise UserError("sweep: value='lowest' is a law's alone; an ablation's metrics are those of the last step")
+        names = [(point.name, point.seed, point.budget, point.share) for point in self.points]
         if len(set(names)) < len(names) or not names:
-            raise UserError("sweep: points must differ in name, budget or seed, and there must be one")
+            raise UserError("sweep: points must differ in name, budget, share or seed, and there must be one")
         if self.kind == "ablation" and self.baseline not in {point.name for point in self.points}:
             raise UserError(f"sweep: no point is named as its baseline, {self.baseline!r}")
         if any("language" in point.runs for point in self.points):
@@ -112,13 +130,15 @@ def settled(sweep: Sweep, fields: Mapping[str, str]) -> Sweep:
     set them itself, and with the number of steps of every run that has a compute.
 
     Raises:
-      UserError: a field that no config has, a value of another type, a config that no stage can run with.
+      UserError: a field that no config has, a value of another type, a config that no stage can run with, or one that
+        never validates although the sweep measures that.
     """
-    known: dict[str, Run] = {}
+    # By identity: of two runs that are one so far, the first may leave open what the second sets itself.
+    known: dict[int, Run] = {}
     used: set[str] = set()
 
     def settle(run):
-        if (before := run.name) not in known:
+        if (before := id(run)) not in known:
             initial = {stage: settle(earlier) for stage, earlier in run.initial.items()}
             base = dict(configuration.flat(load(run)))
             here = {name: value for name, value in fields.items() if name in base and name not in run.overrides}
@@ -135,12 +155,24 @@ def settled(sweep: Sweep, fields: Mapping[str, str]) -> Sweep:
     points = [dataclasses.replace(p, runs={stage: settle(run) for stage, run in p.runs.items()}) for p in sweep.points]
     if unknown := sorted(fields.keys() - used):
         raise UserError(f"--set {unknown[0]}: no config of this sweep has such a field, or the sweep sets it itself")
+    _check_validation(points, sweep.metrics)
     return dataclasses.replace(sweep, points=points)
 
 
+def _check_validation(points, metrics):
+    """Refuse to measure validations of a run that makes none, before anything is trained."""
+    for stage, run in (pair for point in points for pair in point.runs.items()):
+        config, wanted = load(run), [name for name in metrics[stage] if "validation_" in name]
+        if wanted and not (config.evaluate_every and config.steps):
+            field = "steps" if config.evaluate_every else "evaluate_every"
+            raise UserError(
+                f"sweep: {run.config} has {field}=0, so the {stage} stage has no {wanted[0]}; override it in the sweep,"
+                f" or give --set {field}=N"
+            )
+
+
 def steps_for(config: ConfigDict, compute: float) -> dict[str, int]:
-    """The number of steps that cost the given operations, with warm-up in the config's proportion and a validation at
-    the end."""
+    """The number of steps that cost the given operations, with warm-up in the config's proportion."""
     from neurolm_jax.studies.measures import operations
 
     steps = max(1, round(compute / operations(config)))
@@ -154,7 +186,7 @@ def load(run: Run, initial: Mapping[str, str] | None = None) -> ConfigDict:
     Raises:
       UserError: as ``train``; it is of another stage.
     """
-    config = _read("config", run.config, arguments(run, initial or {}))
+    config = _read("config", run.config, arguments(run.but(config=located(run.config)), initial or {}))
     if config.get("stage") != run.stage:
         raise UserError(f"sweep: {run.config} is of stage {config.get('stage')!r}, not {run.stage}")
     return config
@@ -166,7 +198,7 @@ def read_sweep(name: str) -> Sweep:
     Raises:
       UserError: there is no such file, or it gives no sweep.
     """
-    found = _read("sweep", name, [f"--sweep={name}"])
+    found = _read("sweep", name, [f"--sweep={located(name, '--sweep', 'configs/sweeps')}"])
     if not isinstance(found, Sweep):
         raise UserError(f"--sweep {name}: its get_config gives no Sweep; see docs/scaling.md")
     return found
@@ -191,6 +223,16 @@ def arguments(run: Run, initial: Mapping[str, str]) -> list[str]:
     return ["--config", run.config, *(f"--config.{name}={value}" for name, value in fields.items())]
 
 
+def _matters(name):
+    """Whether a field, by its dotted name, makes a run another one: all but where and how often something is written,
+    and how work is shared out."""
+
+    def among(fields):
+        return any(name == field or name.startswith(f"{field}.") for field in fields)
+
+    return among(MATTER) or not among(HARMLESS)
+
+
 def in_order(sweep: Sweep) -> dict[str, Run]:
     """All runs by name, each behind those that it starts from."""
     found: dict[str, Run] = {}
@@ -211,7 +253,8 @@ def write(sweep: Sweep, file: pathlib.Path) -> None:
     told = {
         "title": sweep.title,
         "points": [
-            {"name": p.name, "budget": p.budget, "seed": p.seed} | {stage: run.name for stage, run in p.runs.items()}
+            {"name": p.name, "budget": p.budget, "share": p.share, "seed": p.seed}
+            | {stage: run.name for stage, run in p.runs.items()}
             for p in sweep.points
         ],
         "runs": {
@@ -223,5 +266,4 @@ def write(sweep: Sweep, file: pathlib.Path) -> None:
             for name, run in in_order(sweep).items()
         },
     }
-    with appearing_file(file) as unfinished:
-        unfinished.write_text(json.dumps(told, indent=1))
+    write_json(file, told)

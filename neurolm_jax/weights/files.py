@@ -57,6 +57,11 @@ def write(path: pathlib.Path, tensors: Mapping[str, np.ndarray], arguments: Mapp
 
 
 def check_suffix(path: pathlib.Path) -> None:
+    """Refuse a file of no format that is read and written here.
+
+    Raises:
+      UserError: its name has another suffix.
+    """
     if path.suffix not in SAFETENSORS + PYTORCH:
         raise UserError(f"{path}: weights are read and written as {', '.join(SAFETENSORS + PYTORCH)}")
 

@@ -63,15 +63,47 @@ def place(tensors: Mapping[str, np.ndarray], like: dict, source: str) -> dict:
 
 def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], int | None]:
     """The tensors of a GPT-2 file or folder, without the prefix that some files have, and the number of heads if the
-    file or a ``config.json`` in the folder tells it."""
+    file or a ``config.json`` in the folder tells it.
+
+    Raises:
+      UserError: no such file; an output layer of its own; a config.json that is none, or heads that do not divide the
+        width.
+    """
     tensors, arguments = files.read(path)
     tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
-    beside = pathlib.Path(path) / "config.json"
-    arguments |= json.loads(beside.read_text()) if beside.is_file() else {}
     output, table = tensors.get("lm_head.weight"), tensors.get("wte.weight")
     if output is not None and table is not None and not np.array_equal(output, table):
         raise UserError(f"{path}: lm_head.weight is not wte.weight; GPT-2's output layer is its token embedding")
-    return tensors, arguments.get("n_head")
+    beside, source = pathlib.Path(path) / "config.json", str(path)
+    if beside.is_file():
+        arguments, source = arguments | _read_config(beside), str(beside)
+    heads = arguments.get("n_head")
+    if heads is not None:
+        check_heads(source, heads, sizes(tensors)["width"])
+    return tensors, heads
+
+
+def check_heads(source: str, heads: object, width: int) -> None:
+    """Refuse a number of heads, as ``source`` tells it, that a width cannot be parted into.
+
+    Raises:
+      UserError: it is no whole number above 0, or does not divide the width.
+    """
+    if not isinstance(heads, int) or isinstance(heads, bool) or heads < 1 or width % heads:
+        raise UserError(
+            f"{source}: {heads!r} heads (n_head) do not divide the width {width}; the file and what is told beside it"
+            " must be of one model"
+        )
+
+
+def _read_config(file):
+    try:
+        found = json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(f"{file}: not valid JSON ({error}); take the one published with the weights") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file}: want an object with n_head; take the one published with the weights")
+    return found
 
 
 def sizes(tensors: Mapping[str, np.ndarray]) -> dict[str, int]:

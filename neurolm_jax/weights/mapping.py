@@ -7,6 +7,7 @@ import collections
 import dataclasses
 import re
 from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,9 @@ def convolution(inputs: int) -> Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    name: str
+    """Where a tensor lies there and here, and how the one becomes the other."""
+
+    name: str  # there; "{}" in it stands for the number of a layer
     path: str  # our place, "/" between keys
     layout: Layout = SAME
 
@@ -117,13 +120,15 @@ def write_tensors(table: list[Entry], tree: dict) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
 
 
-def get(tree: dict, path: str):
+def get(tree: dict, path: str) -> Any:
+    """What lies at ``path``, keys with "/" between them, of nested dicts: a leaf or a subtree."""
     for key in path.split("/"):
         tree = tree[key]
     return tree
 
 
-def put(tree: dict, path: str, value) -> None:
+def put(tree: dict, path: str, value: Any) -> None:
+    """Set what lies at ``path``, keys with "/" between them, of nested dicts; those that lack are made."""
     *parents, last = path.split("/")
     for key in parents:
         tree = tree.setdefault(key, {})

@@ -23,15 +23,15 @@ def checkpoint_entries(projected: bool) -> list[Entry]:
     return [*under("params", neurolm_entries(projected)), *under("encoder", encoder_entries("tokenizer."))]
 
 
-def tokenizer_entries(prefix: str = "VQ.") -> list[Entry]:
-    """Every trained tensor of the tokenizer. Domain classifier and codebook included."""
+def tokenizer_entries() -> list[Entry]:
+    """Every trained tensor of ``VQ.pt``, the domain classifier's included; the codebook is none of them."""
     return [
-        *encoder_entries(f"{prefix}encoder.", "encoder/"),
-        *_decoder_entries(f"{prefix}decoder_freq.", "decoder_frequency/"),
-        *_decoder_entries(f"{prefix}decoder_raw.", "decoder_raw/"),
-        *_head_entries(f"{prefix}encode_task_layer.", "code_projection/"),
-        *_head_entries(f"{prefix}decode_task_layer_freq.", "head_frequency/"),
-        *_head_entries(f"{prefix}decode_task_layer_raw.", "head_raw/"),
+        *encoder_entries("VQ.encoder.", "encoder/"),
+        *_decoder_entries("VQ.decoder_freq.", "decoder_frequency/"),
+        *_decoder_entries("VQ.decoder_raw.", "decoder_raw/"),
+        *_head_entries("VQ.encode_task_layer.", "code_projection/"),
+        *_head_entries("VQ.decode_task_layer_freq.", "head_frequency/"),
+        *_head_entries("VQ.decode_task_layer_raw.", "head_raw/"),
         *_linear("domain_classifier.0", "domain_hidden"),
         *_linear("domain_classifier.2", "domain_output"),
     ]

@@ -7,6 +7,8 @@ import numpy as np
 
 from neurolm_jax.eeg.tasks.base import Task
 
+SEED = 0  # of the variants' options
+
 
 class Prompt(NamedTuple):
     """question: up to and including "Answer:"; answers: of each class, with a leading space."""
@@ -48,10 +50,10 @@ def draw(task: Task, rng: np.random.Generator, reworded: bool = True) -> Prompt:
     return prompt(task, int(rng.integers(1 + len(task.wordings))) if reworded else 0, order)
 
 
-def variants(task: Task, seed: int = 0) -> list[Prompt]:
+def variants(task: Task) -> list[Prompt]:
     """The task's own prompt, then every other wording; options are shuffled in all but the first, and a task without
-    other wordings is asked a second time with shuffled options."""
-    rng = np.random.default_rng(seed)
+    other wordings is asked a second time with shuffled options. The same in every run."""
+    rng = np.random.default_rng(SEED)
     others = range(1, 1 + len(task.wordings)) if task.wordings else [0] if task.lettered else []
     orders = (rng.permutation(len(task.answers)) if task.lettered else None for _ in others)
     return [prompt(task), *(prompt(task, wording, order) for wording, order in zip(others, orders))]

@@ -9,6 +9,7 @@ from neurolm_jax.errors import UserError
 
 WAYS = ("published", "subject", "official")
 SHARES = (0.6, 0.2, 0.2)  # of the subjects, where a set has no split of its own
+HELD_OUT = 0  # seed of the training items that are kept for validation
 
 
 def assign(task: Task, recordings: Sequence[Recording], way: str = "published", seed: int = 0) -> dict[str, str]:
@@ -17,7 +18,7 @@ def assign(task: Task, recordings: Sequence[Recording], way: str = "published", 
     Args:
       way: ``published`` is the set's own split, a share of its training subjects kept for validation, and by subjects
         where it has none; ``subject`` parts the subjects even so; ``official`` does as the released code does.
-      seed: of choices among subjects.
+      seed: of choices among subjects; ``official`` makes none.
 
     Raises:
       UserError: a subject on two sides; a way the task does not have; two recordings of one name; an unknown split.
@@ -88,8 +89,8 @@ def by_place(recordings: Sequence[Recording], *parts: tuple[str, int | None]) ->
     return found
 
 
-def held_out(count: int, share: float, seed: int = 0) -> np.ndarray:
+def held_out(count: int, share: float) -> np.ndarray:
     """Which of ``count`` training items are kept for validation: bool [count], the same in every run."""
     chosen = np.zeros(count, bool)
-    chosen[np.random.default_rng(seed).permutation(count)[: round(share * count)]] = True
+    chosen[np.random.default_rng(HELD_OUT).permutation(count)[: round(share * count)]] = True
     return chosen

@@ -65,7 +65,7 @@ def backward(query, key, value, start, stop, output, log_total, gradient):
             key, value = (jax.lax.dynamic_slice_in_dim(x, first, run, 2) for x in (keys, values))
             scores = jnp.einsum("bnkh,bnqh->bnkq", key, query, preferred_element_type=jnp.float32) * scale
             visible = _visible(start[:, None], stop[:, None], (first + jnp.arange(run))[:, None])
-            share = jnp.where(visible, jnp.exp(scores - log_total), 0)
+            share = jnp.exp(jnp.where(visible, scores - log_total, NEVER))
             of_share = jnp.einsum("bnkh,bnqh->bnkq", value, gradient, preferred_element_type=jnp.float32)
             of_scores = (share * (of_share - product) * scale).astype(query.dtype)
             of_query = jnp.einsum("bnkh,bnkq->bnhq", key, of_scores, preferred_element_type=jnp.float32).swapaxes(2, 3)

@@ -10,14 +10,14 @@ from neurolm_jax.studies.document import Part, Picture, Table
 from neurolm_jax.studies.frontier import (
     REACH,
     Cost,
-    Foretold,
+    Prediction,
     exponents,
     fit_cost,
-    foretell,
     optimum,
-    weaknesses,
+    predict,
+    reasons_not_to_extrapolate,
 )
-from neurolm_jax.studies.law import PARAMETERS, Fit, Points, cells, fit
+from neurolm_jax.studies.law import Fit, NoLaw, Points, fit
 from neurolm_jax.studies.measures import Row
 from neurolm_jax.studies.sweep import Sweep
 
@@ -25,53 +25,52 @@ REPEATED = 4.0  # epochs up to which repeated data count about as much as new (M
 
 
 class Level(NamedTuple):
-    """The runs of one size and budget, which differ in their seed."""
+    """The runs of one size, budget and share of the recordings, which differ in their seed."""
 
     name: str
     budget: str
+    share: float
     rows: list[Row]
 
     @property
     def loss(self) -> float:
+        """The mean over the seeds."""
         return float(np.mean([row.loss for row in self.rows]))
 
 
 def report(
     stage: str, rows: Sequence[Row], sweep: Sweep, targets: Sequence[tuple[float, float]]
 ) -> tuple[list[str], list[Part], dict]:
-    """Of finished runs: conclusions, parts of the page, and what ``law.json`` has."""
-    levels, distinct = _levels(rows), sweep.tokens == "distinct"
+    """What finished runs say: conclusions, parts of the page, and what ``law.json`` has."""
+    levels = _levels(rows)
     parts: list[Part] = [_table(stage, levels)]
-    tokens = np.array([row.tokens_distinct if distinct else row.tokens_seen for row in rows], float)
-    points = Points(np.array([row.parameters for row in rows], float), tokens, np.array([row.loss for row in rows]))
-    told: dict = {"runs": len(rows), "loss": list(sweep.metrics[stage]), "value": sweep.value, "tokens": sweep.tokens}
-    if (count := len(cells(points))) < PARAMETERS:
-        said = f"{stage}: no law: {count} different pairs of N and D, fewer than its {PARAMETERS} numbers"
-        return [said], parts, told | {"weaknesses": [said]}
-    found = fit(points)
-    weak = weaknesses(found)
-    lines = [*_quality(found, levels), *_epochs(rows), *_terms(found), *_best_sizes(levels)]
-    told |= _law_json(found) | {"weaknesses": weak}
+    columns = zip(*((row.parameters, row.tokens_seen, row.loss) for row in rows))
+    points = Points(*(np.array(column, float) for column in columns))
+    told: dict = {"runs": len(rows), "loss": list(sweep.metrics[stage]), "value": sweep.value}
+    try:
+        found = fit(points)
+    except NoLaw as error:
+        lines = [f"no law: {error}", *_best_sizes(levels), *_shares(levels)]
+        return [f"{stage}: {line}" for line in lines], parts, told | {"reasons_not_to_extrapolate": lines[:1]}
+    reasons = reasons_not_to_extrapolate(found)
+    lines = [*_quality(found, levels), *_epochs(rows), *_terms(found), *_best_sizes(levels), *_shares(levels)]
+    told |= _law_json(found) | {"reasons_not_to_extrapolate": reasons}
     parts += [_fit_table(stage, found), *_curves(stage, found)]
-    foretold = {f"N = {n:.3g}, D = {d:.3g}": foretell(found, n, d) for n, d in targets}
-    if not distinct:
-        cost = fit_cost(points, np.array([row.operations for row in rows]))
-        more, foretold_best = _compute(stage, rows, found, cost)
-        parts += more
-        told |= {"cost": cost._asdict(), "frontier": _frontier_json(found, cost, rows)}
-        foretold = foretold_best | foretold
-        lines += _frontier_words(found, cost, rows, weak)
-    else:
-        lines.append("No compute frontier: D counts distinct tokens, and what a run costs follows from those it saw")
-    lines += _foretold_words(foretold, weak)
-    told["foretold"] = {name: one._asdict() for name, one in foretold.items()}
+    cost = fit_cost(points, np.array([row.operations for row in rows]))
+    more, predictions = _compute(stage, rows, found, cost)
+    parts += more
+    predictions |= {f"N = {n:.3g}, D = {d:.3g}": predict(found, n, d) for n, d in targets}
+    told |= {"cost": cost._asdict(), "frontier": _frontier_json(found, cost, rows)}
+    lines += [*_frontier_words(found, cost, rows, reasons), *_prediction_words(predictions, reasons)]
+    told["predictions"] = {name: one._asdict() for name, one in predictions.items()}
     return [f"{stage}: {line}" for line in lines], parts, told
 
 
 def _levels(rows) -> list[Level]:
     found: dict[tuple, Level] = {}
     for row in rows:
-        found.setdefault((row.name, row.budget), Level(row.name, row.budget, [])).rows.append(row)
+        key = row.name, row.budget, row.share
+        found.setdefault(key, Level(*key, [])).rows.append(row)
     return list(found.values())
 
 
@@ -112,7 +111,7 @@ def _curves(stage, found):
 
 
 def _compute(stage, rows, found, cost):
-    """Figures of matched compute and the frontier, and the losses foretold on it."""
+    """Figures of matched compute and the frontier, and the losses predicted on it."""
     parts = [Picture(f"Matched compute: {stage}", f"{stage}-compute.png", figures.iso_compute(rows, found, cost))]
     most = max(row.operations for row in rows)
     if not _has_best(found, cost, rows):
@@ -121,11 +120,12 @@ def _compute(stage, rows, found, cost):
     parts.append(
         Picture(f"Best use of compute: {stage}", f"{stage}-frontier.png", figures.frontier(found, cost, reach))
     )
-    foretold = {}
+    predictions = {}
     for factor in (3, 10):
         best = optimum(found.law, cost, factor * most)
-        foretold[f"{factor} times the compute, N = {best.n:.3g}, D = {best.d:.3g}"] = foretell(found, best.n, best.d)
-    return parts, foretold
+        name = f"{factor} times the compute, N = {best.n:.3g}, D = {best.d:.3g}"
+        predictions[name] = predict(found, best.n, best.d)
+    return parts, predictions
 
 
 def _has_best(found: Fit, cost: Cost, rows) -> bool:
@@ -152,7 +152,7 @@ def _frontier_json(found, cost, rows):
 
 
 def _exponent_interval(found, cost):
-    """Of C in the best N."""
+    """The interval of the exponent of C in the best N."""
     return found.interval(lambda law: exponents(law, cost)[0] if law.a + cost.p * law.b > 0 else 0.5)
 
 
@@ -192,19 +192,39 @@ def _terms(found):
 
 
 def _best_sizes(levels):
-    """Where the lowest mean loss of each budget lies among the sizes."""
-    for budget in dict.fromkeys(level.budget for level in levels):
-        here = sorted((level for level in levels if level.budget == budget), key=lambda one: one.rows[0].parameters)
+    """Where the lowest mean loss of each budget, and share of the recordings, lies among the sizes."""
+    amounts = dict.fromkeys((level.budget, level.share) for level in levels)
+    for amount in amounts:
+        here = [level for level in levels if (level.budget, level.share) == amount]
+        here.sort(key=lambda one: one.rows[0].parameters)
         if len(here) < 3:
             continue
         best = min(here, key=lambda one: one.loss)
         place = (
             "the smallest tried" if best is here[0] else "the largest tried" if best is here[-1] else "inside the range"
         )
-        yield f"of the sizes at {here[0].rows[0].operations:.2g} operations, {best.name} has the lowest loss, {place}"
+        where = f"{here[0].rows[0].operations:.2g} operations"
+        if sum(budget == here[0].budget for budget, _ in amounts) > 1:
+            where += f" and {here[0].share:g} of the recordings"
+        yield f"of the sizes at {where}, {best.name} has the lowest loss, {place}"
 
 
-def _frontier_words(found, cost, rows, weak):
+def _shares(levels):
+    """What more recordings do at one compute, where a budget has several shares of them."""
+    for budget in dict.fromkeys(level.budget for level in levels):
+        here = [level for level in levels if level.budget == budget]
+        least, most = (choose(level.share for level in here) for choose in (min, max))
+        losses = {share: {one.name: one.loss for one in here if one.share == share} for share in (least, most)}
+        changes = [losses[most][name] - losses[least][name] for name in losses[most] if name in losses[least]]
+        if least < most and changes:
+            yield (
+                f"at {here[0].rows[0].operations:.2g} operations, {most:g} of the recordings instead of {least:g}"
+                f" change the loss by {np.mean(changes):+.3g} ({min(changes):+.3g} to {max(changes):+.3g} over"
+                f" {len(changes)} sizes); the law knows of tokens seen alone"
+            )
+
+
+def _frontier_words(found, cost, rows, reasons):
     if cost.error > 0.1:
         yield f"what a run costs follows C = k N^p D to {cost.error:.0%} only"
     if not _has_best(found, cost, rows):
@@ -213,15 +233,15 @@ def _frontier_words(found, cost, rows, weak):
     low, high = _exponent_interval(found, cost)
     of_n = exponents(found.law, cost)[0]
     line = f"the best N grows as C^{of_n:.2f} ({low:.2f} to {high:.2f}), with C ~ N^{cost.p:.2f} D"
-    yield f"{line}; within the compute that was tried only" if weak else line
+    yield f"{line}; within the compute that was tried only" if reasons else line
 
 
-def _foretold_words(foretold: dict[str, Foretold], weak):
-    if weak:
-        yield f"nothing is foretold beyond what was tried: {'; '.join(weak)}"
+def _prediction_words(predictions: dict[str, Prediction], reasons):
+    if reasons:
+        yield f"nothing is predicted beyond what was tried: {'; '.join(reasons)}"
         return
-    for name, one in foretold.items():
+    for name, one in predictions.items():
         if one.reasons:
-            yield f"{name}: not foretold, {'; '.join(one.reasons)}"
+            yield f"{name}: not predicted, {'; '.join(one.reasons)}"
         else:
-            yield f"{name}: {one.loss:.4g} ({one.low:.4g} to {one.high:.4g}) foretold"
+            yield f"{name}: {one.loss:.4g} ({one.low:.4g} to {one.high:.4g}) predicted"
