@@ -32,7 +32,7 @@ def run(main: Callable[[], None], computes: bool = False) -> None:
         _leave(fail(error, 1))
     except OSError as error:
         if error.errno in UNWRITABLE:
-            _leave(fail(f"{error.filename or 'a file'}: {error.strerror}; make room or mend its rights"))
+            _leave(fail(f"{error.filename or 'a file'}: {error.strerror}; make room or repair its rights"))
         _leave_job()
         raise
     except Exception:

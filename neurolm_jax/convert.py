@@ -89,11 +89,11 @@ def _zeros(config):
 
 
 def _write_workdir(out, found):
-    from neurolm_jax.training import checkpoint
+    from neurolm_jax.training import saving
     from neurolm_jax.weights import files
 
     with appearing_folder(out) as folder:
-        checkpoint.save_weights(folder, found.weights, found.config)
+        saving.save_weights(folder, found.weights, found.config)
         if found.kmeans:
             files.write(folder / KMEANS_FILE, found.kmeans, {})
     print(f"{out}: {found.config.stage}")

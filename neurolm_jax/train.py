@@ -53,7 +53,7 @@ def train(
 
     from neurolm_jax.outputs import locked
     from neurolm_jax.stages.restore import restore_run
-    from neurolm_jax.training import checkpoint, faults, health, profiling, provenance
+    from neurolm_jax.training import checkpoint, faults, health, profiling, provenance, saving
     from neurolm_jax.training.loop import Loop
     from neurolm_jax.training.replay import look_at
     from neurolm_jax.training.state import abstract_state, replicated_share
@@ -79,7 +79,7 @@ def train(
                 for line in provenance.check(workdir, checkpoint.read_meta(workdir, step), config, data):
                     say(f"{workdir}: goes on with {line}")
             state, progress = restore(step)
-        checkpoints = stack.enter_context(checkpoint.writing(workdir, config.keep_checkpoints, data))
+        checkpoints = stack.enter_context(saving.writing(workdir, config.keep_checkpoints, data))
         if (start := int(state.step)) >= config.steps:
             new = checkpoints.save(start, state, progress, config)
             say(f"{workdir}: {config.stage} {'taken over' if new else 'is trained already'}, {start} steps")

@@ -12,7 +12,7 @@ from neurolm_jax.data.streams import Steps
 from neurolm_jax.errors import UserError
 from neurolm_jax.models.lora import fold, join, split
 from neurolm_jax.stages.restore import restore_stage
-from neurolm_jax.training import checkpoint
+from neurolm_jax.training import saving
 from neurolm_jax.training.mesh import make_mesh
 
 
@@ -90,7 +90,7 @@ def test_export_folds_the_terms(small_data, runs, tmp_path):
     stage = stages.build(c)
     weights = nn.unbox(jax.jit(stage.create)(jax.random.key(0)))
     weights = weights._replace(params=jax.tree.map(lambda x: x + 0.1, weights.params))
-    checkpoint.save_weights(tmp_path / "w", weights, c)
+    saving.save_weights(tmp_path / "w", weights, c)
     export_checkpoint(tmp_path / "w", tmp_path / "x.safetensors")
     found = load_file(tmp_path / "x.safetensors")
     assert not any("lora" in name for name in found)

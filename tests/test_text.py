@@ -93,7 +93,7 @@ def test_what_has_no_text_is_named(tmp_path, name, content, message):
 
 def test_a_link_to_nothing_is_named(folder):
     (folder / "b.txt").symlink_to("not/fetched")
-    with pytest.raises(UserError, match="b.txt: cannot be read .No such file or directory.; mend or remove it"):
+    with pytest.raises(UserError, match="b.txt: cannot be read .No such file or directory.; repair or remove it"):
         read(folder)
 
 

@@ -47,7 +47,7 @@ def documents(inputs: Iterable[str | pathlib.Path], skipped: collections.Counter
                     raise UserError(f"{file}: is {reason}; convert it, or leave it out") from reason
                 skipped[str(reason)] += 1
             except OSError as error:
-                raise UserError(f"{file}: cannot be read ({error.strerror or error}); mend or remove it") from error
+                raise UserError(f"{file}: cannot be read ({error.strerror or error}); repair or remove it") from error
 
 
 def _files(folder, skipped):

@@ -137,7 +137,7 @@ def _json_object(file):
     try:
         return dict(json.loads(file.read_text(encoding="utf-8-sig")))
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{file}: not a JSON object ({error}); mend the sidecar") from error
+        raise UserError(f"{file}: not a JSON object ({error}); correct the sidecar") from error
 
 
 def _sidecar(path, root):
@@ -182,4 +182,4 @@ def _table(file):
         with file.open(encoding="utf-8-sig", newline="") as lines:
             return [{k: v for k, v in row.items() if k and v} for row in csv.DictReader(lines, delimiter="\t")]
     except (OSError, UnicodeError, csv.Error) as error:
-        raise UserError(f"{file}: not a table in UTF-8 ({error}); mend the sidecar") from error
+        raise UserError(f"{file}: not a table in UTF-8 ({error}); correct the sidecar") from error

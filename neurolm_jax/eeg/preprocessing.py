@@ -68,7 +68,7 @@ def preprocess(raw: "mne.io.BaseRaw", settings: Preprocessing, name: str, channe
     raw = raw.copy().pick(known, verbose="error").load_data(verbose="error")
     bad = [channel for channel, x in zip(known, raw.get_data()) if not np.isfinite(x).all()]
     if bad:
-        raise UserError(f"{name}: NaN or infinite samples in {', '.join(bad)}; mend or cut the recording")
+        raise UserError(f"{name}: NaN or infinite samples in {', '.join(bad)}; correct or cut the recording")
     high, mains = (below_nyquist(edge, raw.info["sfreq"]) for edge in (settings.high, settings.mains))
     if settings.low or high:
         raw.filter(settings.low, high, picks="all", verbose="error")

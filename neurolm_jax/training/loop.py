@@ -11,11 +11,12 @@ from tqdm import tqdm
 from neurolm_jax.data import streams
 from neurolm_jax.errors import memory_told
 from neurolm_jax.training import faults, metrics, sinks
-from neurolm_jax.training.checkpoint import Checkpoints, Progress
+from neurolm_jax.training.checkpoint import Progress
 from neurolm_jax.training.gradients import weighted
 from neurolm_jax.training.mesh import put_batch
 from neurolm_jax.training.preemption import Notice
 from neurolm_jax.training.profiling import Profile
+from neurolm_jax.training.saving import Checkpoints
 from neurolm_jax.training.state import TrainState, make_train_step, make_validation_step, prepare
 from neurolm_jax.training.watchdog import Watchdog
 
