@@ -111,7 +111,7 @@ def _parquet(file):
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise UserError(f"{file}: parquet needs pyarrow: pip install 'neurolm_jax[cluster]'") from error
+        raise UserError(f"{file}: parquet needs pyarrow: pip install pyarrow") from error
     try:
         table = pyarrow.parquet.ParquetFile(file)
     except pyarrow.ArrowInvalid as error:

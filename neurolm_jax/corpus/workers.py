@@ -24,7 +24,7 @@ def mapping(workers: int, scheduler: str | None) -> Iterator[Callable]:
     try:
         import distributed
     except ImportError as error:
-        raise UserError("--workers and --scheduler need dask: pip install 'neurolm_jax[cluster]'") from error
+        raise UserError("--workers and --scheduler need dask: pip install distributed") from error
     logging.getLogger("distributed").setLevel(logging.ERROR)  # what matters is said by the manifest
     with contextlib.ExitStack() as stack:
         if scheduler:

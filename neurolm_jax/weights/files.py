@@ -109,7 +109,5 @@ def _torch(path):
     try:
         import torch
     except ImportError as error:
-        raise UserError(
-            f"{path}: needs PyTorch: pip install 'neurolm_jax[convert]' (or use a .safetensors file)"
-        ) from error
+        raise UserError(f"{path}: needs PyTorch: pip install torch (or use a .safetensors file)") from error
     return torch
