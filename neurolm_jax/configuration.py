@@ -131,7 +131,7 @@ _SIZES = """language.layers language.heads language.width language.vocabulary la
 _COUNTS = """batch_size text_batch_size accumulation checkpoint_every keep_checkpoints validation_batches log_every
     data.threads faults.in_a_row"""
 _NOT_NEGATIVE = """steps seed warmup_steps evaluate_every weight_decay clip_norm final_learning_rate language.lora_rank
-    language.lora_alpha data.workers data.damaged faults.rollbacks faults.spike text_loss_weight
+    language.lora_alpha data.damaged faults.rollbacks faults.spike text_loss_weight
     frequency_loss_weight raw_loss_weight domain_loss_weight augmentation.scale
     augmentation.offset patience.restore patience.data patience.compile patience.step patience.save"""
 _BOUNDS = [
@@ -141,6 +141,7 @@ _BOUNDS = [
     (["tokenizer.decay", "tokenizer.dead_below"], (0, 1)),
     (["language.dropout"], (0, 0.99)),
     (["data.share"], (1e-6, 1)),
+    (["data.workers"], (0, 1024)),
     (["mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.sequence"], (-1, _LARGEST)),
 ]
 _CHOICES = {"dtype": ("float32", "bfloat16"), "remat": REMAT, "patch_norm": PATCH_NORMS}

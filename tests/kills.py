@@ -157,12 +157,10 @@ def _shards(folder, kills, draw, count, faults):
 
 
 def _stage(stage, data, runs, steps, every):
-    from absl import flags
     from small_data import config
 
     from neurolm_jax import train
 
-    flags.FLAGS.mark_as_parsed()  # as a command line does, which workers want
     data, runs = pathlib.Path(data), pathlib.Path(runs)
     c = config(stage, data, runs, steps=int(steps), checkpoint_every=int(every), evaluate_every=10 * int(every))
     c.data.workers = 1

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import msgpack
 import numpy as np
 import pytest
-from absl import flags
 from small_data import config
 
 from neurolm_jax import stages, train
@@ -226,7 +225,6 @@ def test_records_that_cannot_be_read_are_left_out_counted_and_named(small_data, 
     [origin] = streams.Steps(stages.build(config("pretrain", root, runs)).sources(train=True), 1).origins(0)["text"][0]
     damage(path, 2)
     damage(text, int(origin.split("record ")[1].split(",")[0]))
-    flags.FLAGS.mark_as_parsed()  # as a command line does, which workers want
     found = []
     for workers in (0, 1):
         c = config("pretrain", root, runs, steps=6)

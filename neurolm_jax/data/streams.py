@@ -102,10 +102,13 @@ def stack(rows: list[Any]) -> Any:
 def iterate(steps: Steps, start: int, threads: int, workers: int = 0) -> Iterator[dict[str, Any]]:
     """Batches from step ``start`` on, read ahead by threads, in ``workers`` processes or in this one."""
     import grain
+    from absl import flags
 
     dataset = grain.MapDataset.source(steps)[start:]
     batches = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=AHEAD))
     if workers:
+        if not flags.FLAGS.is_parsed():  # Grain's processes read flags of its own, also where there is no command line
+            flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
         batches = batches.mp_prefetch(options, worker_init_fn=_live_as_long_as_the_reader)
     return iter(batches)
