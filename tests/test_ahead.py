@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import flags
 from small_data import config
 
 from neurolm_jax import aot, errors, stages
@@ -349,6 +350,7 @@ def test_the_command_searches_and_puts_tables_side_by_side(small_data, runs, mon
     monkeypatch.setattr(topologies, "devices", lambda name: (CHIPS["v5e"], jax.devices()[:1]))
 
     def run(*arguments):
+        flags.FLAGS["tables"].unparse()  # of the call before
         monkeypatch.setattr(sys, "argv", ["aot", *map(str, arguments)])
         aot.main()
         return capsys.readouterr().out
