@@ -74,7 +74,6 @@ def search_and_show(config, chip, devices, rows, topology: str, quick: bool = Fa
     Raises:
       UserError: rows that are no numbers; nothing fits.
     """
-    from neurolm_jax import stages
     from neurolm_jax.ahead import search
 
     try:
@@ -85,7 +84,7 @@ def search_and_show(config, chip, devices, rows, topology: str, quick: bool = Fa
         raise UserError(f"--rows {','.join(rows)}: want whole numbers of rows, 1 or more")
     found = []
     print(f"{'data':>5} {'fsdp':>5} {'tensor':>6} {'rows':>5} {'GB':>6} {'ms at least':>12} {'tokens/s at most':>17}")
-    for one in search.search(stages.build, config, chip, devices, counts, quick):
+    for one in search.search(config, chip, devices, counts, quick):
         found.append(one)
         mesh = one["mesh"]
         begin = f"{mesh['data']:>5} {mesh['fsdp']:>5} {mesh['tensor']:>6} {one['rows_each']:>5}"

@@ -325,7 +325,7 @@ def test_a_search_stops_where_memory_does(small_data, runs, monkeypatch):
     monkeypatch.setattr(search, "estimate", estimated)
     base = config("pretrain", small_data, runs)
     base.batch_size, base.text_batch_size = 120, 30
-    found = list(search.search(stages.build, base, CHIPS["v5e"], list(range(8)), [16, 2, 4]))
+    found = list(search.search(base, CHIPS["v5e"], list(range(8)), [16, 2, 4]))
     # Heads are two: meshes of 8 and of 4 parts.
     assert asked == [(1, 16, 8), (1, 32, 8), (1, 128, 32)] * 2 + [(2, 8, 4), (2, 16, 4), (2, 64, 16)] * 2
     assert [one["error"] for one in found if "error" in one] == ["does not fit"] * 4

@@ -1,7 +1,8 @@
 """Which mesh and how many rows a device suit a config on a machine: each is compiled, none is run."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
+from neurolm_jax import stages
 from neurolm_jax.ahead import arithmetic
 from neurolm_jax.ahead.chips import Chip
 from neurolm_jax.ahead.estimates import estimate
@@ -37,19 +38,15 @@ def with_rows(config, mesh: dict[str, int], rows: int):
     return changed
 
 
-def search(
-    build: Callable, config, chip: Chip, devices: list, rows: Sequence[int], quick: bool = False
-) -> Iterator[dict]:
+def search(config, chip: Chip, devices: list, rows: Sequence[int], quick: bool = False) -> Iterator[dict]:
     """Figures of ``estimate`` and ``rows_each`` for each mesh and number of rows; where memory is too small, ``{"mesh",
-    "rows_each", "error"}`` instead, and more rows are not tried.
-
-    Args:
-      build: the stage of a config.
-    """
+    "rows_each", "error"}`` instead, and more rows are not tried."""
     for mesh in meshes(len(devices), arithmetic.main_model(config).heads):
         for count in sorted(rows):
             try:
-                yield estimate(build(with_rows(config, mesh, count)), chip, devices, quick) | {"rows_each": count}
+                yield estimate(stages.build(with_rows(config, mesh, count)), chip, devices, quick) | {
+                    "rows_each": count
+                }
             except DoesNotFit as error:
                 yield {"mesh": mesh, "rows_each": count, "error": str(error)}
                 break

@@ -1,8 +1,8 @@
 """How a step's time and memory grow with tokens in a row, layers, width and channels.
 
 Pre-training at a small size in float32, one row of EEG and one of 256 tokens of text; a row of more than 1,024 tokens
-has more channels than the others, since it lasts no longer than 64 s. Time is the median of a few
-steps; memory is what the compiled step needs beside its state, so that it is the same on every run.
+has more channels than the others, since it lasts no longer than 64 s. Time is the median of a few steps; memory is what
+the compiled step needs beside its state, so that it is the same on every run.
 """
 
 import pathlib
