@@ -55,6 +55,9 @@ def write_task(
         for recording in bar:
             split = split_of[recording.name]
             side = folders[split]
+            if recording.left_out:
+                side.outcome(recording, reason=recording.left_out)
+                continue
             try:
                 _write_recording(task, recording, digests, NOTHING if split == "test" else without, side)
             except UserError as error:

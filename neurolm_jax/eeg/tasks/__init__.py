@@ -9,7 +9,11 @@ import traceback
 from neurolm_jax.eeg.tasks.base import Opened, Recording, Task, Window
 from neurolm_jax.errors import UserError
 
-NAMES = ("tuab", "tuev", "tusl", "seed", "seed_iv", "hmc", "workload", "blink", "scp1", "eyes")
+NAMES = (
+    *("tuab", "tuev", "tusl", "seed", "seed_iv", "hmc", "workload"),
+    *("eegmmidb", "eegmmidb_moved", "mdd", "guinea_bissau", "sleep_edf"),
+    *("blink", "scp1", "eyes"),
+)
 
 __all__ = ["NAMES", "Opened", "Recording", "Task", "Window", "load_task"]
 

@@ -49,6 +49,7 @@ class Recording:
       split: train, validation or test as the set is published, None where it has no split of its own.
       open: reads header and labels. Raises UserError, naming the file, for what is missing or wrong there.
       span: seconds of ``raw`` that are the recording's own; what lies around them is there for filters alone.
+      left_out: why the recording is never used, for the manifest; None where it is.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Recording:
     split: str | None
     open: Callable[[], Opened]
     span: tuple[float, float] | None = None
+    left_out: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

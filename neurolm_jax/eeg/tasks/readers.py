@@ -1,8 +1,9 @@
 """Files that tasks are read from."""
 
 import contextlib
+import hashlib
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,6 +91,20 @@ def files_under(path: pathlib.Path, pattern: str, what: str) -> list[pathlib.Pat
     if not found:
         raise UserError(f"{path}: holds no {what} ({pattern})")
     return found
+
+
+def subjects_by_content(subjects: Mapping[pathlib.Path, str]) -> dict[pathlib.Path, str]:
+    """Give one name to subjects who share a file, byte for byte: file -> subject, the first of their names.
+
+    Where a set has the same file under two people, they may not be on two sides of a split.
+    """
+    name_of, first_with = {subject: subject for subject in subjects.values()}, {}
+    for file, subject in subjects.items():
+        with file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").digest()
+        kept, other = name_of[first_with.setdefault(digest, subject)], name_of[subject]
+        name_of = {known: kept if name == other else name for known, name in name_of.items()}
+    return {file: name_of[subject] for file, subject in subjects.items()}
 
 
 def folder_called(path: pathlib.Path, name: str) -> pathlib.Path:
