@@ -1,8 +1,8 @@
 """EEGMMIDB, motor imagery: is a left or a right fist imagined? (Schalk 2004)
 
-``S001/S001R04.edf``: 109 people, 14 runs each. In runs 4, 8 and 12 people imagine opening and closing a fist for about 4 s
-from each cue, T1 (left) or T2 (right). They are split by their numbers, 70 / 19 / 20, as is usual for the set (CBraMod,
-Wang 2025). ``prepare`` leaves three of them out, as users of MNE and MOABB do: their files have 128 Hz and cues of 5.1 s,
+``S001/S001R04.edf``: 109 people, 14 runs each. In runs 4, 8 and 12 people imagine opening and closing a fist for about
+4 s from each cue, T1 (left) or T2 (right). They are split by their numbers, 70 / 19 / 20, as is usual for the set
+(CBraMod, Wang 2025). ``prepare`` leaves three of them out, as is usual too: their files have 128 Hz and cues of 5.1 s,
 all others 160 Hz and 4.1 s.
 """
 

@@ -1,7 +1,7 @@
 """EEGMMIDB, executed movements: left fist, right fist, both fists or both feet? (Schalk 2004)
 
-Other runs of the set that ``eegmmidb`` reads, with the same people in each split. In runs 3, 7 and 11 people move the left
-fist (T1) or the right (T2), in runs 5, 9 and 13 both fists (T1) or both feet (T2).
+Other runs of the set that ``eegmmidb`` reads, with the same people in each split. In runs 3, 7 and 11 people move the
+left fist (T1) or the right (T2), in runs 5, 9 and 13 both fists (T1) or both feet (T2).
 """
 
 import pathlib

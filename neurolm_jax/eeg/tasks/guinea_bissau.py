@@ -1,8 +1,8 @@
 """Guinea-Bissau: epilepsy, or control? EEG at rest under a consumer's headset (van Hees 2018).
 
-``EEGs_Guinea-Bissau/signal-N.csv.gz`` has a column for each of 14 Emotiv electrodes, 128 Hz, in microvolts above a constant
-of about 4200, which is subtracted; ``metadata_guineabissau.csv`` has the Group of each subject N. The set has no split:
-people are split 60 / 20 / 20.
+``EEGs_Guinea-Bissau/signal-N.csv.gz`` has a column for each of 14 Emotiv electrodes, 128 Hz, in microvolts above a
+constant of about 4200, which is subtracted; ``metadata_guineabissau.csv`` has the Group of each subject N. The set has
+no split: people are split 60 / 20 / 20.
 """
 
 import csv

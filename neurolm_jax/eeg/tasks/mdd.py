@@ -1,8 +1,8 @@
 """MDD: major depression, or healthy? EEG at rest (Mumtaz 2016).
 
-``MDD S1 EC.edf`` and ``H S1 EO.edf``, with eyes closed and open, also without the spaces. TASK recordings are not at rest and
-are not read. The set has some files under two people: they count as one person here, and ``prepare`` leaves the copies out.
-The set has no split: people are split 60 / 20 / 20.
+``MDD S1 EC.edf`` and ``H S1 EO.edf``, with eyes closed and open, also without the spaces. TASK recordings are not at
+rest and are not read. The set has some files under two people: they count as one person here, and ``prepare`` leaves
+the copies out. The set has no split: people are split 60 / 20 / 20.
 """
 
 import functools

@@ -1,11 +1,11 @@
 """Sleep-EDF Expanded: which sleep stage is this? (Kemp 2000)
 
-``SC4ssNE0-PSG.edf`` is night N of person ss, ``SC4ssNEX-Hypnogram.edf`` beside it has its stages as EDF+ annotations, by the
-rules of Rechtschaffen and Kales. Stages 3 and 4 are N3 here; movement time and epochs without a stage give no window. A
-recording lasts up to a day: only the night is used, from 30 minutes before the first epoch of sleep to 30 minutes after
-the last. The telemetry files ``ST7ssNJ0-PSG.edf`` are read alike; give the folder ``sleep-cassette`` to leave them out. The
-vocabulary has no pairs Fpz-Cz and Pz-Oz: as in all tasks, such a derivation counts as its first electrode. The set has no
-split: people are split 60 / 20 / 20.
+``SC4ssNE0-PSG.edf`` is night N of person ss, ``SC4ssNEX-Hypnogram.edf`` beside it has its stages as EDF+ annotations,
+by the rules of Rechtschaffen and Kales. Stages 3 and 4 are N3 here; movement time and epochs without a stage give no
+window. A recording lasts up to a day: only the night is used, from 30 minutes before the first epoch of sleep to 30
+minutes after the last. The telemetry files ``ST7ssNJ0-PSG.edf`` are read alike; give the folder ``sleep-cassette`` to
+leave them out. The vocabulary has no pairs Fpz-Cz and Pz-Oz: as in all tasks, such a derivation counts as its first
+electrode. The set has no split: people are split 60 / 20 / 20.
 """
 
 import functools
@@ -68,6 +68,8 @@ def _hypnogram(file):
         raise UserError(f"{file}: its label file {pattern} is missing; download it, or leave the recording out")
     with foreign_bytes(labels[0]):
         annotations = mne.read_annotations(labels[0])
+    if not len(annotations):
+        raise UserError(f"{labels[0]}: has no annotation; download it again, or leave the recording out")
     for annotation in annotations:
         if annotation["description"] not in STAGES:
             raise UserError(f"{labels[0]}: {annotation['description']!r} is none of {', '.join(STAGES)}")
