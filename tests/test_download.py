@@ -1,6 +1,5 @@
 """Fetching open sets, from a server on this machine that behaves as badly as servers do."""
 
-import contextlib
 import dataclasses
 import hashlib
 import http.server
@@ -83,13 +82,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(transfer, "PAUSE", 0.001)
-    with contextlib.closing(Server()) as running:
-        running.close = running.shutdown
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+    with Server() as running:
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         for path, content in CONTENT.items():
             running.files[f"/set/{path}"] = content
         publish(running)
         yield running
+        running.shutdown()
 
 
 def publish(server, contents=CONTENT):

@@ -44,8 +44,8 @@ def download(sets: Sequence[OpenSet], out: pathlib.Path, workers: int = 4, only:
         raise JobError(f"{len(failures):,} files failed: {failures[0]}; the same command fetches what is missing")
 
 
-def _fetch_all(source, files, folder, session, workers) -> list[str]:
-    """Faults, one for each file that failed."""
+def _fetch_all(source, files, folder, session, workers):
+    """Fetch the files of one set; returns faults, one for each file that failed."""
     from tqdm import tqdm
 
     folder.mkdir(parents=True, exist_ok=True)
