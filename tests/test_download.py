@@ -177,6 +177,13 @@ def test_wrong_bytes_are_never_taken_for_the_file(server, source, tmp_path, faul
     assert len(asked(server, FIRST)) == 2  # once more from the beginning, and no oftener
 
 
+def test_a_file_that_is_not_there_is_asked_for_once(server, source, tmp_path):
+    server.faults[f"/set/{FIRST}"] = "gone"
+    with pytest.raises(JobError, match="1 files failed: .*S001R04.edf: 404 Client Error"):
+        fetching.download([source], tmp_path)
+    assert len(fetched(tmp_path)) == len(CONTENT) - 1 and len(asked(server, FIRST)) == 1
+
+
 def test_a_remnant_of_another_edition_is_fetched_anew(server, source, tmp_path):
     part = tmp_path / "eegmmidb" / f"{FIRST}.part"
     part.parent.mkdir(parents=True)

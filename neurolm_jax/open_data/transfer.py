@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 18  # bytes
 ATTEMPTS = 5  # in a row that bring no byte
+PASSING = (408, 425, 429)  # HTTP's answers of the kind 4xx that may be another one later
 PAUSE = 1.0  # seconds before the second attempt; twice as long before each that follows
 
 
@@ -94,6 +95,10 @@ def _receive(file, part, session, progress, stop):
                     raise _WrongBytes(fault)
                 return
             fault = f"ended after {part.stat().st_size:,} of {file.size or 0:,} bytes"
+        except requests.HTTPError as error:
+            if error.response.status_code not in PASSING and error.response.status_code < 500:
+                raise JobError(f"{file.url}: {error}") from error
+            fault = str(error)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             fault = f"{type(error).__name__}: {error}"
         idle = 0 if part.is_file() and part.stat().st_size > begin else idle + 1
