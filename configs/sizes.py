@@ -56,13 +56,29 @@ def tokenizer(size: str) -> ConfigDict:
         "dtype": "float32" if small else "bfloat16",
         "remat": "none" if small else "all",
     }
-    rest = {"domain_width": 256, "decay": 0.99, "dead_below": 0.0 if official else 0.05}
+    rest = {
+        "domain_width": 256,
+        "decay": 0.99,
+        "dead_below": 0.0 if official else 0.05,
+        "spectrum_target": "amplitude" if official else "log_power",
+        "spectrum_head": not official,
+    }
     return ConfigDict({"encoder": encoder, **fields, **rest})
 
 
 def feature_norm(size: str) -> bool:
     """Whether the language model reads standardised features (see ``NeuroLMConfig``)."""
     return not size.startswith("official_")
+
+
+def summary_width(size: str) -> int:
+    """Width of a window's summary (see ``NeuroLMConfig``)."""
+    return 0 if size.startswith("official_") else 64 if _plain(size) == "debug" else 256
+
+
+def feature_noise(size: str) -> float:
+    """Deviation of the noise on features while instruct is trained; the released models had none."""
+    return 0.0 if size.startswith("official_") else 1.0
 
 
 def _plain(size):

@@ -17,7 +17,9 @@ def get_config(size: str = "b") -> ConfigDict:
     c.tokenizer = sizes.tokenizer(size)
     c.row_length = 1024  # EEG tokens in a row
     c.text_vocabulary = 50304  # tokens of the language model whose embedding EEG is aligned with
-    c.frequency_loss_weight = 1.0  # of rebuilding the amplitude spectrum; 0 learns from the patches in time alone
+    c.frequency_loss_weight = 1.0  # of rebuilding the spectrum; 0 learns from the patches in time alone
+    # Of reading the log power from the features by a linear layer, before the codes; used with tokenizer.spectrum_head.
+    c.feature_spectrum_loss_weight = 1.0
     c.raw_loss_weight = 1.0  # of rebuilding the patches; 0 learns from their spectra alone
     c.domain_loss_weight = 1.0  # of telling EEG from text, against which the encoder learns; 0 aligns nothing
     c.data.train = ("eeg",)  # folders under data.root

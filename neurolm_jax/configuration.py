@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from neurolm_jax.errors import UserError
-from neurolm_jax.models.config import PATCH_NORMS, REMAT
+from neurolm_jax.models.config import PATCH_NORMS, REMAT, SPECTRUM_TARGETS
 from neurolm_jax.suggestions import did_you_mean
 
 STAGES = ("language", "tokenizer", "pretrain", "instruct")
@@ -131,8 +131,8 @@ _SIZES = """language.layers language.heads language.width language.vocabulary la
 _COUNTS = """batch_size text_batch_size accumulation checkpoint_every keep_checkpoints validation_batches log_every
     data.threads faults.in_a_row"""
 _NOT_NEGATIVE = """steps seed warmup_steps evaluate_every weight_decay clip_norm final_learning_rate language.lora_rank
-    language.lora_alpha data.damaged faults.rollbacks faults.spike text_loss_weight
-    frequency_loss_weight raw_loss_weight domain_loss_weight augmentation.scale
+    language.lora_alpha data.damaged faults.rollbacks faults.spike text_loss_weight feature_noise summary_width
+    frequency_loss_weight feature_spectrum_loss_weight raw_loss_weight domain_loss_weight augmentation.scale
     augmentation.offset patience.restore patience.data patience.compile patience.step patience.save"""
 _BOUNDS = [
     (_SIZES.split(), (1, 2**20)),
@@ -144,7 +144,12 @@ _BOUNDS = [
     (["data.workers"], (0, 1024)),
     (["mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.sequence"], (-1, _LARGEST)),
 ]
-_CHOICES = {"dtype": ("float32", "bfloat16"), "remat": REMAT, "patch_norm": PATCH_NORMS}
+_CHOICES = {
+    "dtype": ("float32", "bfloat16"),
+    "remat": REMAT,
+    "patch_norm": PATCH_NORMS,
+    "spectrum_target": SPECTRUM_TARGETS,
+}
 
 
 def check(c: ConfigDict) -> None:

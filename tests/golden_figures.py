@@ -14,7 +14,7 @@ from neurolm_jax.models.attention import staircase
 from neurolm_jax.models.config import EncoderConfig, LanguageModelConfig, NeuroLMConfig, TokenizerConfig
 from neurolm_jax.models.neurolm import NeuroLM
 from neurolm_jax.models.quantizer import Codebook
-from neurolm_jax.models.tokenizer import Tokenizer, TokenizerState
+from neurolm_jax.models.tokenizer import Tokenizer, create_tokenizer_state
 from neurolm_jax.weights import official
 from neurolm_jax.weights.mapping import Entry, read_tree
 
@@ -52,6 +52,8 @@ class Golden:
             code_width=c["code_dim"],
             domain_width=self.tensors["domain_classifier.0.weight"].shape[0],
             dead_below=0.0,
+            spectrum_target="amplitude",
+            spectrum_head=False,
         )
         rows = jnp.zeros((1, 1), jnp.int32)
         like = shapes(Tokenizer(self.tokenizer), jnp.zeros((1, 1, 200)), rows, rows, rows)
@@ -62,7 +64,7 @@ class Golden:
             jnp.array(self.tensors["VQ.quantize.cluster_size"]),
             jnp.ones((), bool),
         )
-        self.state = TokenizerState(codebook, jnp.zeros(c["width"]), jnp.ones(c["width"]))
+        self.state = create_tokenizer_state(self.tokenizer, jax.random.key(0))._replace(codebook=codebook)
         if "manifest_neurolm" in description:
             self._language(description["manifest_neurolm"], name)
 
@@ -120,7 +122,7 @@ def mixed_row(eeg: dict, sample: int, count: int, seconds: int, text) -> dict[st
     row = {key: jnp.array(value, jnp.int32)[None] for key, value in row.items()}
     seen = staircase(jnp.ones_like(row["position"]), row["position"], row["eeg_index"] < 0)
     ids = {key: eeg[key][sample : sample + 1] for key in ("channel", "second")}
-    return ids | row | {"intervals": seen}
+    return {"eeg": ids, "mixed": row, "intervals": seen}
 
 
 def gradient_of(tree: dict, entries: list[Entry]) -> dict[str, np.ndarray]:

@@ -87,9 +87,10 @@ def logits_alone(model, q, tokens):
 def _alone(stage, weights, eeg, eeg_index, text, position):
     features, _ = stage.encode(weights.extra, eeg)
     intervals = staircase(jnp.ones_like(position), position, eeg_index < 0)
-    places = eeg["channel"], eeg["second"], eeg_index, text, position
+    mixed = {"eeg_index": eeg_index, "tokens": text, "position": position, "segment": jnp.ones_like(text)}
+    mixed["separator"] = (eeg_index < 0) & (text == vocabulary.SEPARATOR)
     model = NeuroLM(stage.model_config)
-    hidden = model.apply({"params": weights.params}, features, *places, intervals, method="mixed_hidden")
+    hidden = model.apply({"params": weights.params}, features, eeg, mixed, intervals, method="mixed_hidden")
     return hidden[0] @ weights.params["language"]["output"].T
 
 

@@ -1,5 +1,7 @@
 """What must never matter, for the default models."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,13 @@ from hypothesis import strategies as st
 
 from neurolm_jax.models.config import EncoderConfig, TokenizerConfig
 from neurolm_jax.models.neurolm import next_second_targets
-from neurolm_jax.models.tokenizer import Tokenizer, create_tokenizer_state, reconstruction_targets, reverse_gradient
+from neurolm_jax.models.tokenizer import (
+    Tokenizer,
+    create_tokenizer_state,
+    log_power,
+    reconstruction_targets,
+    reverse_gradient,
+)
 from neurolm_jax.stages.tokenizer import learn, tokenizer_terms
 
 CONFIG = TokenizerConfig(EncoderConfig(layers=2, heads=2, width=16), decoder_layers=1, codes=12, code_width=8)
@@ -131,7 +139,9 @@ def training_step(params, row):
 def test_targets_are_z_scores_of_each_segment():
     a, b = sample(3, 2, 3), sample(4, 1, 5)
     row = row_of(a, b)
-    spectra, raw = reconstruction_targets(jnp.array(row["patches"]), jnp.array(row["segment"]))
+    official = dataclasses.replace(CONFIG, spectrum_target="amplitude")
+    state = create_tokenizer_state(CONFIG, jax.random.key(0))
+    spectra, raw = reconstruction_targets(official, state, jnp.array(row["patches"]), jnp.array(row["segment"]))
     place = 0
     for patches, _ in (a, b):
         here = slice(place, place + len(patches))
@@ -140,6 +150,32 @@ def test_targets_are_z_scores_of_each_segment():
         np.testing.assert_allclose(spectra[0, here], want[:, :100], atol=1e-4)
         np.testing.assert_allclose(raw[0, here], (patches - patches.mean()) / patches.std(ddof=1), atol=1e-4)
         place = here.stop
+
+
+def test_log_power_is_that_of_a_windowed_periodogram():
+    """Against SciPy's; and a sine of a known amplitude."""
+    from scipy.signal import periodogram
+
+    patches, _ = sample(5, 3, 2)
+    _, density = periodogram(patches, fs=200, window=np.hanning(200), detrend="constant", scaling="density")
+    power = density[:, 1:101] * 200 * np.square(np.hanning(200)).sum()
+    power[:, :99] /= 2  # one side stands for two, but at the Nyquist frequency
+    np.testing.assert_allclose(log_power(jnp.array(patches)), np.log(power + 1e-4), rtol=1e-4, atol=1e-4)
+    sine = np.float32(0.3 * np.sin(2 * np.pi * 10 * np.arange(200) / 200))
+    np.testing.assert_allclose(np.argmax(log_power(jnp.array(sine))), 10 - 1)
+    np.testing.assert_allclose(np.max(log_power(jnp.array(sine))), np.log((0.3 * 200 / 4) ** 2), rtol=0.01)
+
+
+def test_spectrum_targets_keep_the_level_of_a_recording():
+    """Twice the amplitude is log 4 more power in every bin, in units of the corpus's deviation."""
+    patches, _ = sample(6, 2, 3)
+    segment = jnp.ones((1, len(patches)), jnp.int32)
+    state = create_tokenizer_state(CONFIG, jax.random.key(0))
+    state = state._replace(spectrum_mean=jnp.full(100, 2.0), spectrum_variance=jnp.full(100, 4.0))
+    ours, _ = reconstruction_targets(CONFIG, state, jnp.array(patches)[None], segment)
+    louder, _ = reconstruction_targets(CONFIG, state, 2 * jnp.array(patches)[None], segment)
+    np.testing.assert_allclose(ours[0], (log_power(jnp.array(patches)) - 2) / 2, atol=1e-5)
+    np.testing.assert_allclose(louder - ours, np.log(4) / 2, atol=0.02)
 
 
 @settings(deadline=None, max_examples=30)

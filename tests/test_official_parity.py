@@ -57,7 +57,7 @@ def test_rows(name):
 @each_tokenizer
 def test_reconstruction_targets(name):
     g, eeg = golden(name), golden(name).eeg()
-    frequency, raw = reconstruction_targets(eeg["patches"], eeg["segment"])
+    frequency, raw = reconstruction_targets(golden(name).tokenizer, golden(name).state, eeg["patches"], eeg["segment"])
     valid = g["valid"].astype(bool)
     close(frequency[valid], g["y_freq"][valid])
     close(raw[valid], g["y_raw"][valid])

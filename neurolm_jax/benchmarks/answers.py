@@ -1,5 +1,6 @@
 """Answers about EEG, against the way of the released code."""
 
+import dataclasses
 import time
 
 import numpy as np
@@ -80,7 +81,7 @@ def _usual(stage):
     from neurolm_jax.models.attention import staircase
     from neurolm_jax.models.neurolm import NeuroLM
 
-    count, model = CHANNELS * SECONDS, NeuroLM(stage.model_config)
+    count, model = CHANNELS * SECONDS, NeuroLM(dataclasses.replace(stage.model_config, summary_width=0))
 
     @jax.jit
     def encode(weights, eeg):
@@ -97,8 +98,8 @@ def _usual(stage):
         eeg_index = jnp.broadcast_to(jnp.where(text, -1, index), segment.shape)
         words = jnp.pad(tokens, ((0, 0), (PADDED_EEG, 0)))
         intervals = staircase(segment, second, eeg_index < 0)
-        places = eeg["channel"], eeg["second"], eeg_index, words, second
-        hidden = model.apply({"params": weights.params}, features, *places, intervals, method="mixed_hidden")
+        mixed = {"eeg_index": eeg_index, "tokens": words, "position": second}
+        hidden = model.apply({"params": weights.params}, features, eeg, mixed, intervals, method="mixed_hidden")
         classes = weights.params["language"]["output"][:50257]
         return (hidden[:, -1] @ classes.T).argmax(-1)
 

@@ -10,6 +10,7 @@ PATCH_SAMPLES = 200  # one second at 200 Hz
 # What the backward pass computes anew, to save memory: nothing; all but matrix products and attention; everything.
 REMAT = ("none", "products", "all")
 PATCH_NORMS = ("patch", "row")
+SPECTRUM_TARGETS = ("log_power", "amplitude")
 SPECTRUM_BINS = 100  # lower half of the 200-bin amplitude spectrum (paper, section 2.2)
 
 
@@ -58,6 +59,17 @@ class TokenizerConfig:
     domain_width: int = 256  # hidden units of the classifier that tells EEG from text
     decay: float = 0.99  # of the codebook's moving averages
     dead_below: float = 0.05  # a code used less than this share of the mean usage is revived; 0 revives none
+    # What the frequency decoder rebuilds: "log_power" is that of the windowed patch, each bin standardised over the
+    # corpus, so that every frequency and electrode counts; "amplitude" is the paper's, z-scored over the whole sample,
+    # in which the slowest waves of the loudest channels drown the rest.
+    spectrum_target: str = "log_power"
+    spectrum_head: bool = True  # a linear layer reads the log power from the features themselves, before the codes
+
+    def __post_init__(self):
+        if self.spectrum_target not in SPECTRUM_TARGETS:
+            raise ValueError(
+                f"spectrum_target must be one of {', '.join(SPECTRUM_TARGETS)}, not {self.spectrum_target!r}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,3 +111,5 @@ class NeuroLMConfig:
     # Standardise each feature dimension with the statistics gathered while the tokenizer trained. The released models
     # do not.
     feature_norm: bool = True
+    # Width of the window summary that is added to the token before the question; the released models have none, 0.
+    summary_width: int = 0

@@ -10,9 +10,9 @@ NAMES = ("lora_down", "lora_up")
 
 
 def split(params: dict) -> tuple[dict, dict]:
-    """The low-rank terms, and all other parameters."""
+    """Return what is trained, low-rank terms and the summary of a window (new in this stage too), and the rest."""
     flat = flatten_dict(params)
-    terms = {path: leaf for path, leaf in flat.items() if path[-1] in NAMES}
+    terms = {path: leaf for path, leaf in flat.items() if path[-1] in NAMES or path[0] == "summary"}
     return unflatten_dict(terms), unflatten_dict({path: leaf for path, leaf in flat.items() if path not in terms})
 
 
@@ -23,9 +23,10 @@ def join(terms: dict, rest: dict) -> dict:
 
 def fold(params: dict, scale: float) -> dict:
     """Parameters of the same function without low-rank terms: each is added to its kernel."""
-    terms, rest = map(flatten_dict, split(params))
-    for path, down in terms.items():
+    flat = flatten_dict(params)
+    rest = {path: leaf for path, leaf in flat.items() if path[-1] not in NAMES}
+    for path, down in flat.items():
         if path[-1] == "lora_down":
             kernel = (*path[:-1], "kernel")
-            rest[kernel] = rest[kernel] + scale * jnp.matmul(down, terms[(*path[:-1], "lora_up")])
+            rest[kernel] = rest[kernel] + scale * jnp.matmul(down, flat[(*path[:-1], "lora_up")])
     return unflatten_dict(rest)

@@ -1,5 +1,7 @@
 """GPT-2 over text tokens and EEG features: multi-channel autoregression (paper, sections 2.3 and 2.4)."""
 
+from collections.abc import Mapping
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import jax.numpy as jnp
 from neurolm_jax.models.attention import Intervals, own_second
 from neurolm_jax.models.config import LanguageModelConfig, NeuroLMConfig
 from neurolm_jax.models.losses import NO_TARGET
+from neurolm_jax.models.summary import WindowSummary
 from neurolm_jax.models.transformer import Cache, Embedding, LayerNorm, Linear, Stack, StackConfig, named
 
 # Of standardised features. Far above the embeddings of channel and second that are added to them, those would be lost.
@@ -98,6 +101,8 @@ class NeuroLM(nn.Module):
         self.channel_embedding = Embedding(c.channels, width, dtype=dtype)
         if c.encoder_width != width:
             self.projection = Linear(width, (None, "embed"), dtype=dtype)
+        if c.summary_width:
+            self.summary = WindowSummary(c.summary_width, width, c.channels, dtype)
 
     def embed_eeg(self, features: jax.Array, channel: jax.Array, second: jax.Array) -> jax.Array:
         """Features [B, E, W_encoder] (standardised if the config says so), ids [B, E] -> [B, E, W]."""
@@ -124,31 +129,32 @@ class NeuroLM(nn.Module):
     def mixed_hidden(
         self,
         features: jax.Array,  # [B, E, W_encoder]
-        channel: jax.Array,  # [B, E]
-        second: jax.Array,  # [B, E]
-        eeg_index: jax.Array,  # [B, T] place among the row's EEG tokens, -1 for text
-        tokens: jax.Array,  # [B, T] text token, anything for EEG
-        position: jax.Array,  # [B, T] of the text tokens
+        eeg: Mapping[str, jax.Array],
+        mixed: Mapping[str, jax.Array],
         intervals: Intervals,
         deterministic: bool = True,
     ) -> jax.Array:  # [B, T, W]
-        """Rows in which each sample's EEG is followed by its text -> hidden states [B, T, W]."""
-        x = self._mixed(features, channel, second, eeg_index, tokens, position)
+        """Rows in which each sample's EEG is followed by its text -> hidden states [B, T, W].
+
+        Args:
+          eeg: channel, second, segment [B, E].
+          mixed: eeg_index [B, T], place among the row's EEG tokens, -1 for text; tokens [B, T], anything for EEG;
+            position [B, T] of the text tokens; segment [B, T]; separator [B, T] bool, the token between a sample's EEG
+            and its text.
+        """
+        x = self._mixed(features, eeg, mixed)
         return self.language.hidden(x, intervals, deterministic)
 
     def mixed_prefill(
         self,
         features: jax.Array,
-        channel: jax.Array,
-        second: jax.Array,
-        eeg_index: jax.Array,
-        tokens: jax.Array,
-        position: jax.Array,
+        eeg: Mapping[str, jax.Array],
+        mixed: Mapping[str, jax.Array],
         intervals: Intervals,
         new_tokens: int,
     ) -> Cache:
-        """The same rows -> their keys and values, for ``decode``."""
-        x = self._mixed(features, channel, second, eeg_index, tokens, position)
+        """Rows as of ``mixed_hidden`` -> their keys and values, for ``decode``."""
+        x = self._mixed(features, eeg, mixed)
         return self.language.prefill(x, intervals, new_tokens)
 
     def decode(
@@ -162,10 +168,16 @@ class NeuroLM(nn.Module):
         """See ``LanguageModel.decode``."""
         return self.language.decode(tokens, position, seen, cache, place)
 
-    def _mixed(self, features, channel, second, eeg_index, tokens, position):
-        eeg = self.embed_eeg(features, channel, second)
-        eeg = jnp.take_along_axis(eeg, jnp.maximum(eeg_index, 0)[..., None], axis=1)
-        return jnp.where(eeg_index[..., None] >= 0, eeg, self.language.embed(tokens, position))
+    def _mixed(self, features, eeg, mixed):
+        index = mixed["eeg_index"][..., None]
+        patches = self.embed_eeg(features, eeg["channel"], eeg["second"])
+        patches = jnp.take_along_axis(patches, jnp.maximum(index, 0), axis=1)
+        text = self.language.embed(mixed["tokens"], mixed["position"])
+        if self.config.summary_width:
+            summary = self.summary(features, eeg["channel"], eeg["second"], eeg["segment"])
+            summary = jnp.take_along_axis(summary, mixed["segment"][..., None], axis=1)
+            text += jnp.where(mixed["separator"][..., None], summary, 0)
+        return jnp.where(index >= 0, patches, text)
 
     def classes(self) -> jax.Array:
         return self.language.classes()
@@ -175,6 +187,8 @@ class NeuroLM(nn.Module):
         segment = jnp.ones_like(channel)
         intervals = own_second(segment, second)
         eeg = self.eeg_hidden(features, channel, second, intervals)
+        if self.config.summary_width:
+            self.summary(features, channel, second, segment)
         return eeg, self.language.embed(tokens, tokens), self.classes()
 
 

@@ -6,12 +6,16 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from neurolm_jax.models.config import PATCH_SAMPLES, SPECTRUM_BINS, TokenizerConfig
 from neurolm_jax.models.neural_transformer import NeuralTransformer
 from neurolm_jax.models.placement import over_devices
 from neurolm_jax.models.quantizer import CODEBOOK_AXES, Codebook, create_codebook, normalise
 from neurolm_jax.models.transformer import Linear
+
+# Added to the power of a patch in 100 microvolts: that of a sine of 0.02 microvolts, far below any amplifier's noise.
+POWER_FLOOR = 1e-4
 
 
 class Encoding(NamedTuple):
@@ -22,18 +26,21 @@ class Encoding(NamedTuple):
 
 
 class TokenizerState(NamedTuple):
-    """What the tokenizer gathers while it trains and later stages use: codebook and feature statistics [W]."""
+    """What the tokenizer gathers while it trains: the codebook, and the moving mean and variance of each feature [W]
+    and of the log power in each bin [100]."""
 
     codebook: Codebook
     feature_mean: jax.Array
     feature_variance: jax.Array
+    spectrum_mean: jax.Array
+    spectrum_variance: jax.Array
 
 
 def create_tokenizer_state(config: TokenizerConfig, rng: jax.Array) -> TokenizerState:
     """Random codes, and statistics that change nothing."""
     codebook = create_codebook(rng, config.codes, config.code_width)
-    width = config.encoder.width
-    return TokenizerState(codebook, jnp.zeros(width), jnp.ones(width))
+    width, bins = config.encoder.width, SPECTRUM_BINS
+    return TokenizerState(codebook, jnp.zeros(width), jnp.ones(width), jnp.zeros(bins), jnp.ones(bins))
 
 
 def with_axes(state: TokenizerState) -> TokenizerState:
@@ -57,6 +64,8 @@ class Tokenizer(nn.Module):
         self.decoder_raw = NeuralTransformer(decoder, from_patches=False)
         self.head_frequency = TanhHead(SPECTRUM_BINS, width)
         self.head_raw = TanhHead(PATCH_SAMPLES, width)
+        if c.spectrum_head:
+            self.spectrum_head = Linear(SPECTRUM_BINS, ("embed", None))
         self.domain_hidden = Linear(c.domain_width, ("embed", None))
         self.domain_output = Linear(2, (None, None))
 
@@ -74,6 +83,10 @@ class Tokenizer(nn.Module):
         raw = self.decoder_raw(vectors, *ids).astype(jnp.float32)
         return self.head_frequency(frequency), self.head_raw(raw)
 
+    def feature_spectrum(self, features: jax.Array) -> jax.Array:
+        """Log power as a linear function of the features themselves [..., W] -> [..., 100], standardised."""
+        return self.spectrum_head(features.astype(jnp.float32))
+
     def domain_logits(self, x: jax.Array) -> jax.Array:
         """Is x [..., W] EEG (class 0) or text (class 1)? -> [..., 2]."""
         return self.domain_output(jax.nn.gelu(self.domain_hidden(x.astype(jnp.float32)), approximate=False))
@@ -82,7 +95,8 @@ class Tokenizer(nn.Module):
         """All parts once, for initialisation."""
         encoding = self.encode(patches, channel, second, segment)
         rebuilt = self.decode(normalise(encoding.z), channel, second, segment)
-        return encoding, rebuilt, self.domain_logits(encoding.features)
+        spectrum = self.feature_spectrum(encoding.features) if self.config.spectrum_head else None
+        return encoding, rebuilt, spectrum, self.domain_logits(encoding.features)
 
 
 class TanhHead(nn.Module):
@@ -109,19 +123,49 @@ reverse_gradient.defvjp(
 )
 
 
-def reconstruction_targets(patches: jax.Array, segment: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What the decoders predict, both z-scored over their whole segment; a constant segment gives zeros.
+def reconstruction_targets(
+    config: TokenizerConfig, state: TokenizerState, patches: jax.Array, segment: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return what the decoders predict: spectra [B, T, 100] and patches [B, T, 200].
+
+    The patches, and the paper's amplitude spectra, are z-scored over their whole segment, of which a constant one gives
+    zeros. Log power is standardised in each bin by the state's statistics, so that its level is a part of the target.
 
     Args:
       patches: [B, T, 200]; segment: [B, T], 0 is padding.
-
-    Returns:
-      amplitude spectra [B, T, 100] (the z-score's statistics run over all 200 bins) and patches [B, T, 200].
     """
+    raw = _standardise(patches, segment)
+    if config.spectrum_target == "log_power":
+        return standard_log_power(state, patches), raw
+    return amplitude_spectra(patches, segment), raw
+
+
+def standard_log_power(state: TokenizerState, patches: jax.Array) -> jax.Array:
+    """Log power [..., 100] of patches [..., 200], each bin standardised by the state's statistics."""
+    return (log_power(patches) - state.spectrum_mean) * jax.lax.rsqrt(state.spectrum_variance + 1e-6)
+
+
+def amplitude_spectra(patches: jax.Array, segment: jax.Array) -> jax.Array:
+    """Amplitude spectra of patches [B, T, 200], z-scored over all 200 bins of their segment [B, T] -> [B, T, 100]."""
     names = ("batch", "length", None)
     # Each device its own: XLA would bring all patches together for a Fourier transform.
     spectra = over_devices(lambda _, x: jnp.abs(jnp.fft.fft(x, axis=-1)), [names], [lambda spec: spec], patches)
-    return _standardise(spectra, segment)[..., :SPECTRUM_BINS], _standardise(patches, segment)
+    return _standardise(spectra, segment)[..., :SPECTRUM_BINS]
+
+
+def log_power(patches: jax.Array) -> jax.Array:
+    """Log power of each patch at 1 to 100 Hz: [..., 200] in 100 microvolts -> [..., 100].
+
+    The mean is removed and a Hann window applied, so that slow waves do not leak into every bin.
+    """
+    window = jnp.asarray(np.hanning(PATCH_SAMPLES), jnp.float32)
+    names = ("batch", "length", None)
+
+    def local(_, x):
+        spectrum = jnp.fft.rfft((x - x.mean(-1, keepdims=True)) * window, axis=-1)
+        return jnp.log(jnp.square(jnp.abs(spectrum[..., 1:])) + POWER_FLOOR)
+
+    return over_devices(local, [names], [lambda spec: spec], patches)
 
 
 def _standardise(x, segment):

@@ -107,7 +107,7 @@ def rebuild(workdir: pathlib.Path) -> Rebuilt | None:
 
 
 def _reconstruct(config, weights, eeg):
-    """Of rows: patches [B, T, 200] and rebuilt ones, spectra [B, T, 100] and rebuilt ones, all z-scored."""
+    """Patches [B, T, 200] and rebuilt ones, spectra [B, T, 100] and rebuilt ones, all standardised as for training."""
     model, variables = Tokenizer(config), {"params": weights.params}
     ids = eeg["channel"], eeg["second"], eeg["segment"]
     patches = float_patches(eeg)
@@ -115,5 +115,5 @@ def _reconstruct(config, weights, eeg):
     vectors = weights.extra["state"].codebook.vectors
     quantized = vectors[quantizer.nearest(vectors, z)]
     spectrum_rebuilt, raw_rebuilt = model.apply(variables, quantized, *ids, method="decode")
-    spectrum, raw = reconstruction_targets(patches, eeg["segment"])
+    spectrum, raw = reconstruction_targets(config, weights.extra["state"], patches, eeg["segment"])
     return raw, raw_rebuilt, spectrum, spectrum_rebuilt

@@ -37,6 +37,7 @@ def neurolm_config(config: ConfigDict) -> NeuroLMConfig:
         encoder_width=tokenizer.encoder.width,
         channels=tokenizer.encoder.channels,
         feature_norm=config.feature_norm,
+        summary_width=config.get("summary_width", 0),  # of instruct alone
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
+from neurolm_jax.data import vocabulary
 from neurolm_jax.data.dialogues import Augmentation, DialogueRows, RowSize, fill_dialogues
 from neurolm_jax.data.streams import Rows
 from neurolm_jax.data.text import empty_text
@@ -12,7 +13,8 @@ from neurolm_jax.errors import UserError
 from neurolm_jax.models import lora
 from neurolm_jax.models.attention import staircase
 from neurolm_jax.models.losses import Mean, chunked_cross_entropy
-from neurolm_jax.models.neurolm import NeuroLM
+from neurolm_jax.models.neurolm import FEATURE_DEVIATION, NeuroLM
+from neurolm_jax.models.summary import window_noise
 from neurolm_jax.models.transformer import Cache
 from neurolm_jax.stages import corpora
 from neurolm_jax.stages.base import Terms, Tree, Weights
@@ -24,8 +26,8 @@ PROMPTS = ("official", "shuffled", "varied")
 class InstructStage(NeuroLMStage):
     """Learn the answers' tokens, and plain text.
 
-    With ``language.lora_rank`` the parameters that are trained are low-rank terms alone, and ``extra["frozen"]`` has
-    the others.
+    With ``language.lora_rank`` the parameters that are trained are low-rank terms and the window's summary alone, and
+    ``extra["frozen"]`` has the others.
     """
 
     def create(self, rng: jax.Array) -> Weights:
@@ -37,9 +39,13 @@ class InstructStage(NeuroLMStage):
 
     def inherit(self, weights: Weights, restore: Callable[[str], Weights]) -> Weights:
         pretrained = restore(self.config.initial.pretrain)  # of an instruct stage too, low-rank terms folded in
+        summary = {name: part for name, part in self.params(weights).items() if name == "summary"}
+        params = summary | pretrained.params
         if "frozen" not in weights.extra:
-            return pretrained
-        return weights._replace(extra=pretrained.extra | {"frozen": pretrained.params})
+            return pretrained._replace(params=params)
+        rest = {name: part for name, part in params.items() if name != "summary"}
+        trained = {name: params[name] for name in summary}
+        return Weights(weights.params | trained, pretrained.extra | {"frozen": rest})
 
     def params(self, weights: Weights) -> dict:
         """All parameters of the model."""
@@ -72,8 +78,13 @@ class InstructStage(NeuroLMStage):
 
     def answer_hidden(self, weights: Weights, dialogues: dict, rng: jax.Array, train: bool) -> jax.Array:
         """Hidden states [B, A, W] at ``answer_index``, the positions before the answers' tokens."""
+        rng_noise, rng_dropout = jax.random.split(rng)
+        features, eeg, mixed, intervals = self._mixed(weights, dialogues)
+        if train and self.config.feature_noise:
+            noise = window_noise(rng_noise, features, eeg["segment"], eeg["second"])
+            features += self.config.feature_noise * FEATURE_DEVIATION * noise
         hidden = self._apply(
-            weights, *self._mixed(weights, dialogues), not train, rngs={"dropout": rng}, method="mixed_hidden"
+            weights, features, eeg, mixed, intervals, not train, rngs={"dropout": rng_dropout}, method="mixed_hidden"
         )
         return jnp.take_along_axis(hidden, dialogues["mixed"]["answer_index"][..., None], axis=1)
 
@@ -103,9 +114,9 @@ class InstructStage(NeuroLMStage):
     def _mixed(self, weights, dialogues):
         mixed, eeg = dialogues["mixed"], dialogues["eeg"]
         features, _ = self.encode(weights.extra, eeg)
-        intervals = staircase(mixed["segment"], mixed["second"], mixed["eeg_index"] < 0)
-        places = eeg["channel"], eeg["second"], mixed["eeg_index"], mixed["tokens"], mixed["position"]
-        return features, *places, intervals
+        is_text = mixed["eeg_index"] < 0
+        separator = is_text & (mixed["tokens"] == vocabulary.SEPARATOR)
+        return features, eeg, mixed | {"separator": separator}, staircase(mixed["segment"], mixed["second"], is_text)
 
     @property
     def alone(self) -> bool:

@@ -17,8 +17,10 @@ from neurolm_jax.models.tokenizer import (
     Tokenizer,
     TokenizerState,
     create_tokenizer_state,
+    log_power,
     reconstruction_targets,
     reverse_gradient,
+    standard_log_power,
     with_axes,
 )
 from neurolm_jax.stages import corpora
@@ -29,6 +31,7 @@ STATISTICS_DECAY = 0.99
 WEIGHTS = {
     "frequency_loss": "frequency_loss_weight",
     "raw_loss": "raw_loss_weight",
+    "feature_spectrum_loss": "feature_spectrum_loss_weight",
     "domain_eeg_loss": "domain_loss_weight",
     "domain_text_loss": "domain_loss_weight",
 }
@@ -56,7 +59,7 @@ class TokenizerStage(Stage):
         return weights._replace(extra=weights.extra | {"text": language.params["token_embedding"]["table"]})
 
     def prepare(self, weights: Weights, batch: Tree, rng: jax.Array) -> Weights:
-        """The codebook by k-means, and the features' statistics, from the first batch."""
+        """The codebook by k-means, and the statistics of features and spectra, from the first batch."""
         c, eeg = self.model_config, batch["eeg"]
         ids = eeg["channel"], eeg["second"], eeg["segment"]
         encoding = Tokenizer(c).apply({"params": weights.params}, float_patches(eeg), *ids, method="encode")
@@ -64,8 +67,8 @@ class TokenizerStage(Stage):
         valid = eeg["segment"] > 0
         codebook = quantizer.kmeans(z, valid.reshape(-1), rng, c.codes)
         state = weights.extra["state"]._replace(codebook=codebook)
-        moments = feature_moments(state, encoding.features, valid)
-        state = update_statistics(state, *moments, valid.sum(), decay=0.0)
+        moments = statistics_moments(state, encoding.features, log_power(float_patches(eeg)), valid)
+        state = update_statistics(state, moments, valid.sum(), decay=0.0)
         return weights._replace(extra=weights.extra | {"state": state})
 
     def terms(self, weights: Weights, batch: Tree, rng: jax.Array, progress: jax.Array, train: bool) -> Terms:
@@ -87,13 +90,27 @@ class TokenizerStage(Stage):
         return corpora.eeg_and_text(self.config, train)
 
 
+class Moments(NamedTuple):
+    """Summed differences from a mean so far, and their summed squares, of each row's valid patches: [b, F] each."""
+
+    first: jax.Array
+    second: jax.Array
+
+
+class StatisticsMoments(NamedTuple):
+    """Of the features [b, W], and of the log power in each bin [b, 100]."""
+
+    features: Moments
+    spectrum: Moments
+
+
 class Observed(NamedTuple):
-    """What the codebook and the features' statistics learn from: [b, ...] a row."""
+    """What the codebook and the statistics of features and spectra learn from: [b, ...] a row."""
 
     z: jax.Array  # [b, T, D] unit vectors
     codes: jax.Array  # [b, T]
     valid: jax.Array  # [b, T] bool
-    moments: tuple[jax.Array, jax.Array]  # [b, W] each, see feature_moments
+    moments: StatisticsMoments
 
 
 def tokenizer_terms(
@@ -115,7 +132,7 @@ def tokenizer_terms(
     codes, quantized, error = quantizer.quantize(state.codebook.vectors, z.reshape(-1, config.code_width))
     codes, error = codes.reshape(valid.shape), error.reshape(valid.shape)
     frequency, raw = model.apply(variables, quantized.reshape(z.shape), *ids, method="decode")
-    frequency_target, raw_target = reconstruction_targets(patches, eeg["segment"])
+    frequency_target, raw_target = reconstruction_targets(config, state, patches, eeg["segment"])
 
     features = reverse_gradient(encoding.features, strength)
     eeg_logits = model.apply(variables, features, method="domain_logits")
@@ -128,8 +145,12 @@ def tokenizer_terms(
         "domain_eeg_loss": masked_mean(-jax.nn.log_softmax(eeg_logits)[..., 0], valid),
         "domain_text_loss": masked_mean(text_losses, jnp.ones(text_losses.shape, bool)),
     }
+    if config.spectrum_head:
+        spectrum = model.apply(variables, encoding.features, method="feature_spectrum")
+        spectrum_error = jnp.square(spectrum - standard_log_power(state, patches)).mean(-1)
+        losses["feature_spectrum_loss"] = masked_mean(spectrum_error, valid)
     counts = quantizer.count_codes(codes.reshape(-1), valid.reshape(-1), config.codes)
-    moments = feature_moments(state, encoding.features, valid)
+    moments = statistics_moments(state, encoding.features, log_power(patches), valid)
     observed = jax.lax.stop_gradient(Observed(z, codes, valid, moments))
     return Terms(losses, {"code_counts": counts}, observed)
 
@@ -142,24 +163,36 @@ def learn(
     flat = observed.z.reshape(-1, config.code_width), observed.codes.reshape(-1), observed.valid.reshape(-1)
     codebook, revived = quantizer.update(state.codebook, *flat, rng, **rules)
     count = observed.valid.sum()
-    state = update_statistics(state, *observed.moments, count, decay=STATISTICS_DECAY)
+    state = update_statistics(state, observed.moments, count, decay=STATISTICS_DECAY)
     return state._replace(codebook=codebook), revived
 
 
-def feature_moments(state: TokenizerState, features: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Of features [b, T, W] at valid patches, about the mean so far: summed differences and their squares [b, W]."""
-    difference = jnp.where(valid[..., None], features.astype(jnp.float32) - state.feature_mean, 0)
-    return difference.sum(1), jnp.square(difference).sum(1)
+def statistics_moments(
+    state: TokenizerState,
+    features: jax.Array,  # [b, T, W]
+    power: jax.Array,  # [b, T, 100] log power
+    valid: jax.Array,  # [b, T] bool
+) -> StatisticsMoments:
+    """Moments of features and log power at valid patches, about the state's means."""
+
+    def moments(x, mean):
+        difference = jnp.where(valid[..., None], x.astype(jnp.float32) - mean, 0)
+        return Moments(difference.sum(1), jnp.square(difference).sum(1))
+
+    return StatisticsMoments(moments(features, state.feature_mean), moments(power, state.spectrum_mean))
 
 
 def update_statistics(
-    state: TokenizerState, first: jax.Array, second: jax.Array, count: jax.Array, *, decay: float
+    state: TokenizerState, moments: StatisticsMoments, count: jax.Array, *, decay: float
 ) -> TokenizerState:
-    """Moving mean and variance of each feature, from the moments [b, W] of ``count`` valid patches."""
+    """Move mean and variance of each feature and of each bin towards those of ``count`` valid patches."""
     count = jnp.maximum(count, 1)
-    shift = first.sum(0) / count
-    variance = second.sum(0) / count - jnp.square(shift)
-    return state._replace(
-        feature_mean=state.feature_mean + (1 - decay) * shift,
-        feature_variance=decay * state.feature_variance + (1 - decay) * variance,
-    )
+
+    def moved(mean, variance, part):
+        shift = part.first.sum(0) / count
+        new = part.second.sum(0) / count - jnp.square(shift)
+        return mean + (1 - decay) * shift, decay * variance + (1 - decay) * new
+
+    feature_mean, feature_variance = moved(state.feature_mean, state.feature_variance, moments.features)
+    spectrum_mean, spectrum_variance = moved(state.spectrum_mean, state.spectrum_variance, moments.spectrum)
+    return TokenizerState(state.codebook, feature_mean, feature_variance, spectrum_mean, spectrum_variance)

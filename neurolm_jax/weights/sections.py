@@ -33,6 +33,8 @@ def tokenizer_sections(tensors: Mapping[str, np.ndarray], arguments: Mapping) ->
             "domain_width": dimension(tensors, ("domain_classifier.0.bias", 0), default=256),
             "decay": 0.99,
             "dead_below": 0.0,
+            "spectrum_target": "amplitude",
+            "spectrum_head": False,
         },
         "text_vocabulary": dimension(tensors, ("wte.weight", 0), default=50257),
     }
@@ -64,6 +66,8 @@ def neurolm_sections(tensors: Mapping[str, np.ndarray], arguments: Mapping) -> d
             "domain_width": 256,
             "decay": 0.99,
             "dead_below": 0.0,
+            "spectrum_target": "amplitude",
+            "spectrum_head": False,
         },
         "feature_norm": False,
     }
@@ -94,6 +98,8 @@ def arguments(config: ConfigDict) -> dict[str, dict[str, Any]]:
     other = [f"tokenizer.encoder.patch_norm={encoder.patch_norm}"] * (encoder.patch_norm != "row")
     other += ["tokenizer.encoder.causal=True"] * encoder.causal
     other += ["feature_norm=True"] * config.get("feature_norm", False)
+    other += [f"summary_width={config.get('summary_width')}"] * bool(config.get("summary_width", 0))
+    other += ["tokenizer.spectrum_head=True"] * (config.stage == "tokenizer" and c.spectrum_head)
     if other:
         raise UserError(
             f"the official code has no model with {', '.join(other)}; configs official_b, _l and _xl match it"
