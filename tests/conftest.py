@@ -1,7 +1,22 @@
+"""What all tests share: how programs are compiled, real recordings, and small runs of every stage."""
+
 import importlib.util
+import os
 import pathlib
 
 import pytest
+from small_data import COMPILATION_CACHE
+
+# Before JAX is imported, here and in the processes that tests start: little effort for programs that run for a
+# second, each compiled once in a session and its workers.
+os.environ["XLA_FLAGS"] = (
+    f"--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
+)
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILATION_CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
