@@ -6,7 +6,6 @@ import functools
 import importlib.util
 import pathlib
 
-
 # Many tests, in several processes, start the same stage again.
 COMPILATION_CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "compilation"
 NAMES = ("blink", "scp1", "eyes")
