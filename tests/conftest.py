@@ -1,7 +1,22 @@
+"""What all tests share: how programs are compiled, real recordings, and small runs of every stage."""
+
 import importlib.util
+import os
 import pathlib
 
 import pytest
+from small_data import COMPILATION_CACHE
+
+# Before JAX is imported, here and in the processes that tests start: little effort for programs that run for a
+# second, each compiled once in a session and its workers.
+os.environ["XLA_FLAGS"] = (
+    f"--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
+)
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILATION_CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +47,51 @@ def runs(small_data, tmp_path_factory) -> pathlib.Path:
     for stage in ("language", "tokenizer", "pretrain", "instruct"):
         train.train(config(stage, folder / "data", folder), folder / stage)
     return folder
+
+
+@pytest.fixture(scope="session")
+def trees(tmp_path_factory) -> dict[str, pathlib.Path]:
+    """Each of the seven downstream sets, small, in the format in which it is published."""
+    import small_sets
+
+    root = tmp_path_factory.mktemp("trees")
+    return {name: write(root / name, small_sets.planted(name)) for name, write in small_sets.WRITERS.items()}
+
+
+@pytest.fixture(scope="session")
+def prepared(trees, tmp_path_factory) -> pathlib.Path:
+    """Those sets as ``prepare task`` leaves them."""
+    import small_sets
+
+    from neurolm_jax import prepare
+    from neurolm_jax.eeg.tasks import load_task
+
+    out = tmp_path_factory.mktemp("tasks")
+    with pytest.MonkeyPatch.context() as patch:
+        small_sets.shorten_schedule(patch)
+        for name, tree in trees.items():
+            prepare.prepare_task(load_task(name), tree, out / name)
+    return out
+
+
+@pytest.fixture(scope="session")
+def study(small_data):
+    """The points of a law's sweep, with their data: four sizes, three amounts, two seeds."""
+    from small_sweeps import law_sweep
+
+    from neurolm_jax.studies.sweep import settled
+
+    return settled(law_sweep(), {"data.root": str(small_data)})
+
+
+@pytest.fixture
+def folder(tmp_path) -> pathlib.Path:
+    """Six good recordings, one of them twice, and two that are none."""
+    from small_corpora import noise, write_edf
+
+    for i in range(6):
+        write_edf(tmp_path / "in" / f"{i}.edf", noise(i))
+    write_edf(tmp_path / "in" / "again" / "copy.edf", noise(2))
+    (tmp_path / "in" / "broken.edf").write_bytes(b"0" * 900)
+    write_edf(tmp_path / "in" / "heart.edf", noise(9), names=("ECG1", "ECG2", "EMG", "SaO2"))
+    return tmp_path / "in"

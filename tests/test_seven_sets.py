@@ -5,7 +5,6 @@ import importlib
 import numpy as np
 import pytest
 import small_sets
-from test_sets import short_schedule
 
 from neurolm_jax import prepare, train
 from neurolm_jax.eeg.tasks import load_task
@@ -50,7 +49,7 @@ def config(stage, root):
 def run_all(root, signal, small_data, options, **fields):
     """From bytes to figures."""
     with pytest.MonkeyPatch.context() as patch:
-        short_schedule(patch)
+        small_sets.shorten_schedule(patch)
         for name, write in small_sets.WRITERS.items():
             prepare.prepare_task(load_task(name), write(root / "in" / name, signal(name)), root / "data" / name)
     (root / "data" / "text").symlink_to(small_data / "text")

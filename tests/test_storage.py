@@ -144,7 +144,7 @@ def test_a_folder_that_cannot_be_written_is_told(small_data, runs, tmp_path):
 
 def test_a_corpus_on_a_full_disk_goes_on_when_there_is_room(tmp_path):
     """No recording is marked as one that cannot be read, for what cannot be written."""
-    from test_corpus import noise, write_edf
+    from small_corpora import noise, write_edf
 
     for i in range(2):
         write_edf(tmp_path / "in" / f"{i}.edf", noise(i, seconds=600))

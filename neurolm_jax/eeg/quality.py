@@ -84,19 +84,17 @@ def copies(x: np.ndarray) -> dict[int, tuple[int, int]]:
         moves = np.convolve(np.abs(np.diff(inside)), np.ones(key_length), "valid")
         start = LONGEST_LAG + int(moves.argmax())
         key = x[channel, start : start + key_length]
-        for original in range(channel):
-            if original in found or abs(deviation[original] / deviation[channel] - 1) > 0.1:
-                continue
-            around = x[original, start - LONGEST_LAG : start + key_length + LONGEST_LAG]
-            views = np.lib.stride_tricks.sliding_window_view(around, key_length)
-            match = np.flatnonzero((np.abs(views - key) <= tolerance).all(axis=1))
-            for lag in (match - LONGEST_LAG).tolist():  # x[channel, t] == x[original, t + lag]
-                here = x[channel, max(0, -lag) : length - max(0, lag)]
-                there = x[original, max(0, lag) : length - max(0, -lag)]
-                if (np.abs(here - there) <= tolerance).mean() >= 0.9:
-                    found[channel] = (original, lag)
-                    break
-            if channel in found:
+        alike = np.abs(deviation[:channel] / deviation[channel] - 1) <= 0.1
+        originals = np.array([i for i in np.flatnonzero(alike) if i not in found], int)
+        around = x[originals, start - LONGEST_LAG : start + key_length + LONGEST_LAG]
+        views = np.lib.stride_tricks.sliding_window_view(around, key_length, axis=1)  # [originals, lags, key]
+        first, lags = np.nonzero(np.abs(views[:, :, 0] - key[0]) <= tolerance)  # few of them, to be looked at whole
+        match = (np.abs(views[first, lags] - key) <= tolerance).all(axis=1)
+        for original, lag in zip(originals[first[match]].tolist(), (lags[match] - LONGEST_LAG).tolist()):
+            here = x[channel, max(0, -lag) : length - max(0, lag)]  # x[channel, t] == x[original, t + lag]
+            there = x[original, max(0, lag) : length - max(0, -lag)]
+            if (np.abs(here - there) <= tolerance).mean() >= 0.9:
+                found[channel] = (original, lag)
                 break
     return found
 

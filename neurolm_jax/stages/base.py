@@ -1,6 +1,7 @@
 """What a stage is to the loop: what it trains, on which batches, with which loss."""
 
 import abc
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -48,6 +49,11 @@ class Stage(abc.ABC):
     @abc.abstractmethod
     def create(self, rng: jax.Array) -> Weights:
         """Random initial weights, parameters boxed with their logical axis names."""
+
+    @functools.cached_property
+    def abstract_weights(self) -> Weights:
+        """Shapes and types of ``create``'s weights, boxed alike; kept, for tracing a model takes a second."""
+        return jax.eval_shape(self.create, jax.eval_shape(lambda: jax.random.key(0)))
 
     def inherit(self, weights: Weights, restore: Callable[[str], Weights]) -> Weights:
         """Put in what earlier stages left; ``restore`` gives the weights of a workdir."""

@@ -26,7 +26,7 @@ class TrainState(NamedTuple):
 
 def abstract_state(stage, mesh: Mesh) -> TrainState:
     """Shapes, types and shardings of a stage's state, without making it."""
-    abstract = jax.eval_shape(lambda: _create(stage, jax.random.key(0)))
+    abstract = jax.eval_shape(lambda weights: _initial(stage, weights), stage.abstract_weights)
     return jax.tree.map(_with_sharding, nn.unbox(abstract), shardings(mesh, abstract))
 
 
@@ -38,7 +38,9 @@ def replicated_share(abstract: TrainState) -> float:
 
 def create_state(stage, mesh: Mesh) -> TrainState:
     """A stage's random initial state, each array created in its place on the mesh."""
-    create = jax.jit(lambda rng: nn.unbox(_create(stage, rng)), out_shardings=state_shardings(stage, mesh))
+    create = jax.jit(
+        lambda rng: nn.unbox(_initial(stage, stage.create(rng))), out_shardings=state_shardings(stage, mesh)
+    )
     return create(jax.random.key(stage.config.seed))
 
 
@@ -107,8 +109,7 @@ def prepare(stage, mesh: Mesh, state: TrainState, batch, rng: jax.Array) -> Trai
     return state._replace(weights=run(state.weights, batch, rng))
 
 
-def _create(stage, rng):
-    weights = stage.create(rng)
+def _initial(stage, weights):
     moments = make_optimizer(stage.config).init(weights.params)
     return TrainState(jnp.zeros((), jnp.int32), weights, moments, health.create_health())
 
