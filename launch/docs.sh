@@ -4,5 +4,5 @@
 set -euo pipefail
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-.venv/bin/pip install --quiet --disable-pip-version-check -r docs/requirements.txt
+python -m pip install --quiet --disable-pip-version-check -r docs/requirements.txt
 NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --quiet "$@"

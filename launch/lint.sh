@@ -3,7 +3,7 @@
 set -euo pipefail
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-.venv/bin/pip install --quiet --disable-pip-version-check "$(grep ^mypy== requirements-extras.txt)"
+grep -E '^(mypy|ruff)==' requirements-extras.txt | python -m pip install --quiet --disable-pip-version-check -r /dev/stdin
 ruff check .
 ruff format --check .
 mypy

