@@ -78,7 +78,7 @@ def summary_width(size: str) -> int:
 
 def feature_noise(size: str) -> float:
     """Deviation of the noise on features while instruct is trained; the released models had none."""
-    return 0.0 if size.startswith("official_") else 1.0
+    return 0.0 if size.startswith("official_") or _plain(size) == "debug" else 1.0
 
 
 def _plain(size):

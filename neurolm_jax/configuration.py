@@ -47,6 +47,7 @@ def base(stage: str) -> ConfigDict:
     c.faults = ConfigDict()
     c.faults.in_a_row = 10  # steps skipped one after another (loss or gradient not finite) before the run rolls back
     c.faults.rollbacks = 3  # times it does so, leaving out the data since the checkpoint, before it stops
+    c.faults.collapse = "warn"  # or stop, or ignore, where codes go out of use or errors rise far above what they were
     c.faults.spike = 0.0  # standard deviations above the loss's moving mean from which on a step is skipped; 0 for none
 
     # Seconds that a process may take before it ends itself, to be started again; 0 for any.
@@ -149,6 +150,7 @@ _CHOICES = {
     "remat": REMAT,
     "patch_norm": PATCH_NORMS,
     "spectrum_target": SPECTRUM_TARGETS,
+    "collapse": ("warn", "stop", "ignore"),
 }
 
 

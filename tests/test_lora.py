@@ -30,7 +30,9 @@ def test_few_parameters_are_trained_and_the_others_stay(tuned, runs):
     stage, weights = restore_stage(tuned, make_mesh())
     _, before = restore_stage(runs / "pretrain", make_mesh())
     jax.tree.map(np.testing.assert_array_equal, weights.extra["frozen"], before.params)
-    names = {str(path[-1].key) for path, _ in jax.tree_util.tree_leaves_with_path(weights.params)}
+    assert set(weights.params["summary"]) == {"down", "gain", "up"}  # new in this stage, so it is trained as it is
+    terms = {name: part for name, part in weights.params.items() if name != "summary"}
+    names = {str(path[-1].key) for path, _ in jax.tree_util.tree_leaves_with_path(terms)}
     assert names == {"lora_down", "lora_up"}
     assert all(np.any(leaf) for leaf in jax.tree.leaves(weights.params))  # lora_up began as zeros
 
@@ -46,7 +48,8 @@ def test_less_than_two_percent_at_size_b():
         for part in (shapes.params, shapes.extra["frozen"], shapes.extra["tokenizer"])
     )
     assert 0 < trained < 0.02 * (frozen + trained + encoder)
-    assert trained == 12 * 16 * (768 + 3 * 768 + 2 * 768 + 2 * 5 * 768)
+    summary = 256 * (768 + 256 + 768)
+    assert trained == 12 * 16 * (768 + 3 * 768 + 2 * 768 + 2 * 5 * 768) + summary
 
 
 def test_a_new_term_changes_nothing_and_a_folded_one_neither(tuned, runs, small_data):
@@ -62,9 +65,11 @@ def test_a_new_term_changes_nothing_and_a_folded_one_neither(tuned, runs, small_
     c.language.lora_rank = 0
     plain = stages.build(c)
     zero = weights._replace(params=jax.tree.map(np.zeros_like, weights.params))
-    np.testing.assert_allclose(losses(stage, zero), losses(plain, before), rtol=1e-6)
+    c.summary_width = 0
+    without_summary = stages.build(c)
+    np.testing.assert_allclose(losses(stage, zero), losses(without_summary, before), rtol=1e-6)
     np.testing.assert_allclose(losses(stage, weights), losses(plain, stage.plain(weights)), rtol=1e-5)
-    assert not np.allclose(losses(stage, weights), losses(plain, before), rtol=1e-4)
+    assert not np.allclose(losses(stage, weights), losses(without_summary, before), rtol=1e-4)
 
 
 def test_split_join_fold():
@@ -86,7 +91,7 @@ def test_export_folds_the_terms(small_data, runs, tmp_path):
 
     c = config("instruct", small_data, runs)
     c.tokenizer.encoder.update(patch_norm="row", causal=False)
-    c.language.lora_rank, c.feature_norm = 2, False
+    c.language.lora_rank, c.feature_norm, c.summary_width = 2, False, 0
     stage = stages.build(c)
     weights = nn.unbox(jax.jit(stage.create)(jax.random.key(0)))
     weights = weights._replace(params=jax.tree.map(lambda x: x + 0.1, weights.params))

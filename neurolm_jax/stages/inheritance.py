@@ -41,7 +41,10 @@ def check_inherited(config: ConfigDict) -> None:
                 f"config.initial.{earlier}: {workdir} is at step {step} of {before.steps}; what starts from it now"
                 " keeps these weights, also when it has gone on"
             )
-        for ours, theirs in INHERITED[config.stage, earlier].items():
+        fields = dict(INHERITED[config.stage, earlier])
+        if before.get("summary_width", 0):  # of an instruct stage, on which this one builds
+            fields["summary_width"] = "summary_width"
+        for ours, theirs in fields.items():
             want, found = _field(before, theirs), _field(config, ours)
             if want != found:
                 raise UserError(f"config.{ours}: {found!r}, but {workdir} was trained with {theirs} {want!r}")

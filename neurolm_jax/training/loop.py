@@ -12,6 +12,7 @@ from neurolm_jax.data import streams
 from neurolm_jax.errors import memory_told
 from neurolm_jax.training import faults, metrics, sinks
 from neurolm_jax.training.checkpoint import Progress
+from neurolm_jax.training.collapse import Collapse
 from neurolm_jax.training.gradients import weighted
 from neurolm_jax.training.mesh import put_batch
 from neurolm_jax.training.preemption import Notice
@@ -80,6 +81,7 @@ class Loop:
     def _steps(self, state, progress, start, steps, writer, bar):
         """The last step taken, and the loss when it was last looked at."""
         config, clock, rng = self._config, metrics.Clock(), jax.random.key(self._config.seed)
+        collapse = Collapse(config.faults.collapse)
         looks, batches, loss = faults.Faults(config, self._workdir, steps), self._batches(steps, progress), math.nan
         for step in range(start + 1, config.steps + 1):
             waiting = time.perf_counter()
@@ -104,6 +106,7 @@ class Loop:
                     found = metrics.scalars(measured) | clock.read()
                     found |= {"damaged_records": len(self._damaged), "epoch": progress.position * self._epochs}
                     loss = found["loss"]
+                    collapse.look(step, found)
                 if logs or saves:
                     looks.look()
                     self._checkpoints.check()

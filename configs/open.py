@@ -1,0 +1,91 @@
+"""All stages on open sets of EEG, as ``launch/open_data.sh`` runs them one after the other.
+
+  python -m neurolm_jax.train --config configs/open.py:tokenizer --workdir runs/open/tokenizer
+
+The argument is the stage: language, tokenizer, pretrain or instruct. By default tokenizer and pretrain learn from the
+training people of eegmmidb, mdd and guinea_bissau, so that nobody in workload (EEGMAT) was ever seen before instruct.
+"""
+
+import importlib
+
+from ml_collections import ConfigDict
+
+from neurolm_jax.configuration import STAGES
+from neurolm_jax.errors import UserError
+
+ROOT = "runs/open"
+CORPUS = ("eegmmidb", "mdd", "guinea_bissau")
+TASKS = ("workload", "eegmmidb", "mdd", "guinea_bissau")
+
+
+def get_config(stage: str) -> ConfigDict:
+    if stage not in STAGES:
+        raise UserError(f"open.py:{stage}: the stages are {', '.join(STAGES)}")
+    c = importlib.import_module(f"configs.{stage}").get_config("quickstart")
+    c.data.root = f"{ROOT}/data"
+    c.compilation_cache = f"{ROOT}/compilation_cache"
+    c.text_length = 128
+    c.validation_batches = 10
+    for name in c.initial:
+        if name in STAGES:
+            c.initial[name] = f"{ROOT}/{name}"
+    if stage in ("tokenizer", "pretrain"):
+        c.data.train = tuple(f"{name}/recordings/train" for name in CORPUS)
+        c.data.weights = tuple(1.0 for _ in CORPUS)
+        c.data.validation = tuple(f"{name}/recordings/validation" for name in CORPUS)
+        c.row_length = 512
+    c.update(_STAGES[stage])
+    return c
+
+
+_STAGES = {
+    "language": {
+        "steps": 200,
+        "warmup_steps": 20,
+        "text_batch_size": 4,
+        "learning_rate": 3e-3,
+        "final_learning_rate": 3e-4,
+        "checkpoint_every": 100,
+        "evaluate_every": 100,
+    },
+    "tokenizer": {
+        "steps": 1000,
+        "warmup_steps": 100,
+        "batch_size": 4,
+        "text_batch_size": 2,
+        "learning_rate": 1e-3,
+        "final_learning_rate": 1e-4,
+        "domain_loss_weight": 0.1,
+        "checkpoint_every": 250,
+        "evaluate_every": 250,
+        "tokenizer": {"decay": 0.95},
+    },
+    "pretrain": {
+        "steps": 200,
+        "warmup_steps": 20,
+        "batch_size": 4,
+        "text_batch_size": 1,
+        "learning_rate": 1e-3,
+        "final_learning_rate": 1e-4,
+        "checkpoint_every": 100,
+        "evaluate_every": 100,
+    },
+    "instruct": {
+        "steps": 600,
+        "warmup_steps": 60,
+        "batch_size": 8,
+        "text_batch_size": 1,
+        "text_length": 64,
+        "text_loss_weight": 0.1,
+        "row_length": 384,
+        "eeg_length": 256,
+        "answer_length": 24,
+        "learning_rate": 1e-3,
+        "final_learning_rate": 5e-5,
+        "beta2": 0.99,
+        "checkpoint_every": 100,
+        "evaluate_every": 100,
+        "data": {"tasks": TASKS},
+        "augmentation": {"scale": 0.1},
+    },
+}

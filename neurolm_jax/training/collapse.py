@@ -1,0 +1,64 @@
+"""Notice a run that falls apart: codes that go out of use, or errors that rise far above what they were."""
+
+import logging
+import math
+
+from neurolm_jax.errors import UserError
+
+ACTIONS = ("warn", "stop", "ignore")
+# Smoothed over lines of metrics.jsonl, as single batches vary.
+DECAY = 0.8
+KNOWN = 5  # lines before a value counts as what the run once reached
+CODES_LEFT = 0.6  # of the largest fraction of codes used
+ERROR_RISE = 1.15  # times the smallest error
+ERRORS = ("frequency_loss", "raw_loss", "feature_spectrum_loss", "eeg_loss", "answer_loss")
+
+
+class Collapse:
+    """Compares a run's metrics with the best that they were.
+
+    Args:
+      action: warn, stop or ignore (``config.faults.collapse``).
+    """
+
+    def __init__(self, action: str):
+        self._action = action
+        self._smooth: dict[str, float] = {}
+        self._best: dict[str, float] = {}
+        self._lines: dict[str, int] = {}
+        self._reported: set[str] = set()
+
+    def look(self, step: int, metrics: dict[str, float]) -> list[str]:
+        """Return what has collapsed at this step and was not reported before, in words; warn of it.
+
+        Raises:
+          UserError: something has collapsed and the run is to stop.
+        """
+        if self._action == "ignore":
+            return []
+        reports = []
+        for name in ("codes_used", *ERRORS):
+            value = metrics.get(name, math.nan)
+            if not math.isfinite(value):
+                continue
+            smooth = self._smooth[name] = DECAY * self._smooth.get(name, value) + (1 - DECAY) * value
+            lines = self._lines[name] = self._lines.get(name, 0) + 1
+            if lines <= KNOWN:
+                continue
+            best = self._best.setdefault(name, smooth)
+            if name == "codes_used":
+                self._best[name], fallen = max(best, smooth), smooth < CODES_LEFT * best
+            else:
+                self._best[name], fallen = min(best, smooth), smooth > ERROR_RISE * best
+            if fallen and name not in self._reported:
+                self._reported.add(name)
+                reports.append(f"{name} was {best:.3g} and is {smooth:.3g}")
+        if reports:
+            message = (
+                f"step {step}: this run may be falling apart: {', '.join(reports)}. Lower config.learning_rate or, while"
+                " the tokenizer is trained, config.domain_loss_weight"
+            )
+            if self._action == "stop":
+                raise UserError(f"{message}; config.faults.collapse is stop")
+            logging.getLogger(__name__).warning(message)
+        return reports
