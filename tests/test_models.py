@@ -18,6 +18,7 @@ from neurolm_jax.models.tokenizer import (
     log_power,
     reconstruction_targets,
     reverse_gradient,
+    standard_log_power,
 )
 from neurolm_jax.stages.tokenizer import learn, tokenizer_terms
 
@@ -166,7 +167,7 @@ def test_log_power_is_that_of_a_windowed_periodogram():
     np.testing.assert_allclose(np.max(log_power(jnp.array(sine))), np.log((0.3 * 200 / 4) ** 2), rtol=0.01)
 
 
-def test_spectrum_targets_keep_the_level_of_a_recording():
+def test_codes_are_for_the_form_of_a_spectrum_and_features_for_its_level_too():
     """Twice the amplitude is log 4 more power in every bin, in units of the corpus's deviation."""
     patches, _ = sample(6, 2, 3)
     segment = jnp.ones((1, len(patches)), jnp.int32)
@@ -174,8 +175,11 @@ def test_spectrum_targets_keep_the_level_of_a_recording():
     state = state._replace(spectrum_mean=jnp.full(100, 2.0), spectrum_variance=jnp.full(100, 4.0))
     ours, _ = reconstruction_targets(CONFIG, state, jnp.array(patches)[None], segment)
     louder, _ = reconstruction_targets(CONFIG, state, 2 * jnp.array(patches)[None], segment)
-    np.testing.assert_allclose(ours[0], (log_power(jnp.array(patches)) - 2) / 2, atol=1e-5)
-    np.testing.assert_allclose(louder - ours, np.log(4) / 2, atol=0.02)
+    power = (np.asarray(log_power(jnp.array(patches))) - 2) / 2
+    np.testing.assert_allclose(standard_log_power(state, jnp.array(patches)), power, atol=1e-5)
+    np.testing.assert_allclose(standard_log_power(state, 2 * jnp.array(patches)) - power, np.log(4) / 2, atol=0.02)
+    np.testing.assert_allclose(ours[0], power - power.mean(-1, keepdims=True), atol=1e-5)
+    np.testing.assert_allclose(louder, ours, atol=0.02)
 
 
 @settings(deadline=None, max_examples=30)

@@ -55,8 +55,8 @@ class Collapse:
                 reports.append(f"{name} was {best:.3g} and is {smooth:.3g}")
         if reports:
             message = (
-                f"step {step}: this run may be falling apart: {', '.join(reports)}. Lower config.learning_rate or, while"
-                " the tokenizer is trained, config.domain_loss_weight"
+                f"step {step}: this run may be falling apart: {', '.join(reports)}. Lower config.learning_rate or, for a"
+                " tokenizer, config.domain_loss_weight"
             )
             if self._action == "stop":
                 raise UserError(f"{message}; config.faults.collapse is stop")
