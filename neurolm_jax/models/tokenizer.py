@@ -129,8 +129,8 @@ def reconstruction_targets(
     """Return what the decoders predict: spectra [B, T, 100] and patches [B, T, 200].
 
     The patches, and the paper's amplitude spectra, are z-scored over their whole segment, of which a constant one gives
-    zeros. Log power is standardised in each bin by the state's statistics and then centred in each patch: amplifiers and
-    heads differ more in level than in anything else, and codes would tell little more than that.
+    zeros. Log power is standardised in each bin by the state's statistics and then centred in each patch: amplifiers
+    and heads differ more in level than in anything else, and codes would tell little more than that.
 
     Args:
       patches: [B, T, 200]; segment: [B, T], 0 is padding.

@@ -19,10 +19,11 @@ class Collapse:
 
     Args:
       action: warn, stop or ignore (``config.faults.collapse``).
+      begin: step from which on it does; a codebook settles meanwhile.
     """
 
-    def __init__(self, action: str):
-        self._action = action
+    def __init__(self, action: str, begin: int = 0):
+        self._action, self._begin = action, begin
         self._smooth: dict[str, float] = {}
         self._best: dict[str, float] = {}
         self._lines: dict[str, int] = {}
@@ -34,7 +35,7 @@ class Collapse:
         Raises:
           UserError: something has collapsed and the run is to stop.
         """
-        if self._action == "ignore":
+        if self._action == "ignore" or step < self._begin:
             return []
         reports = []
         for name in ("codes_used", *ERRORS):
@@ -55,8 +56,8 @@ class Collapse:
                 reports.append(f"{name} was {best:.3g} and is {smooth:.3g}")
         if reports:
             message = (
-                f"step {step}: this run may be falling apart: {', '.join(reports)}. Lower config.learning_rate or, for a"
-                " tokenizer, config.domain_loss_weight"
+                f"step {step}: this run may be falling apart: {', '.join(reports)}. Lower config.learning_rate, or"
+                " config.domain_loss_weight of a tokenizer"
             )
             if self._action == "stop":
                 raise UserError(f"{message}; config.faults.collapse is stop")

@@ -81,7 +81,7 @@ class Loop:
     def _steps(self, state, progress, start, steps, writer, bar):
         """The last step taken, and the loss when it was last looked at."""
         config, clock, rng = self._config, metrics.Clock(), jax.random.key(self._config.seed)
-        collapse = Collapse(config.faults.collapse)
+        collapse = Collapse(config.faults.collapse, 2 * config.warmup_steps)
         looks, batches, loss = faults.Faults(config, self._workdir, steps), self._batches(steps, progress), math.nan
         for step in range(start + 1, config.steps + 1):
             waiting = time.perf_counter()
