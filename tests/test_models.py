@@ -20,7 +20,7 @@ from neurolm_jax.models.tokenizer import (
     reverse_gradient,
     standard_log_power,
 )
-from neurolm_jax.stages.tokenizer import learn, tokenizer_terms
+from neurolm_jax.stages.tokenizer import learn, statistics_moments, tokenizer_terms, update_statistics
 
 CONFIG = TokenizerConfig(EncoderConfig(layers=2, heads=2, width=16), decoder_layers=1, codes=12, code_width=8)
 LENGTH = 32
@@ -167,6 +167,17 @@ def test_log_power_is_that_of_a_windowed_periodogram():
     np.testing.assert_allclose(np.max(log_power(jnp.array(sine))), np.log((0.3 * 200 / 4) ** 2), rtol=0.01)
 
 
+def test_statistics_of_a_bin_that_holds_nothing_stay_finite():
+    """A constant far from zero, whose variance comes out below zero by rounding."""
+    state = create_tokenizer_state(CONFIG, jax.random.key(0))
+    features, power = jnp.zeros((4, 64, 16)), jnp.full((4, 64, 100), -9.210321)
+    valid = jnp.ones((4, 64), bool)
+    moments = statistics_moments(state, features, power, valid)
+    state = update_statistics(state, moments, valid.sum(), decay=0.0)
+    assert state.spectrum_variance.min() >= 0
+    assert abs(standard_log_power(state, jnp.zeros((3, 200)))).max() < 0.01
+
+
 def test_codes_are_for_the_form_of_a_spectrum_and_features_for_its_level_too():
     """Twice the amplitude is log 4 more power in every bin, in units of the corpus's deviation."""
     patches, _ = sample(6, 2, 3)
@@ -175,9 +186,11 @@ def test_codes_are_for_the_form_of_a_spectrum_and_features_for_its_level_too():
     state = state._replace(spectrum_mean=jnp.full(100, 2.0), spectrum_variance=jnp.full(100, 4.0))
     ours, _ = reconstruction_targets(CONFIG, state, jnp.array(patches)[None], segment)
     louder, _ = reconstruction_targets(CONFIG, state, 2 * jnp.array(patches)[None], segment)
-    power = (np.asarray(log_power(jnp.array(patches))) - 2) / 2
+    power = (np.asarray(log_power(jnp.array(patches))) - 2) / np.sqrt(4 + 0.05)
     np.testing.assert_allclose(standard_log_power(state, jnp.array(patches)), power, atol=1e-5)
-    np.testing.assert_allclose(standard_log_power(state, 2 * jnp.array(patches)) - power, np.log(4) / 2, atol=0.02)
+    np.testing.assert_allclose(
+        standard_log_power(state, 2 * jnp.array(patches)) - power, np.log(4) / np.sqrt(4.05), atol=0.02
+    )
     np.testing.assert_allclose(ours[0], power - power.mean(-1, keepdims=True), atol=1e-5)
     np.testing.assert_allclose(louder, ours, atol=0.02)
 

@@ -16,6 +16,7 @@ from neurolm_jax.models.transformer import Linear
 
 # Added to the power of a patch in 100 microvolts: that of a sine of 0.02 microvolts, far below any amplifier's noise.
 POWER_FLOOR = 1e-4
+LEAST_VARIANCE = 0.05  # of log power; that of EEG is about 1
 
 
 class Encoding(NamedTuple):
@@ -143,8 +144,11 @@ def reconstruction_targets(
 
 
 def standard_log_power(state: TokenizerState, patches: jax.Array) -> jax.Array:
-    """Log power [..., 100] of patches [..., 200], each bin standardised by the state's statistics."""
-    return (log_power(patches) - state.spectrum_mean) * jax.lax.rsqrt(state.spectrum_variance + 1e-6)
+    """Log power [..., 100] of patches [..., 200], each bin standardised by the state's statistics.
+
+    Bins that hold nothing, above a recording's pass band, vary by less than ``LEAST_VARIANCE`` and stay near zero.
+    """
+    return (log_power(patches) - state.spectrum_mean) * jax.lax.rsqrt(state.spectrum_variance + LEAST_VARIANCE)
 
 
 def amplitude_spectra(patches: jax.Array, segment: jax.Array) -> jax.Array:

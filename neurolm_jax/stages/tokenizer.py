@@ -190,7 +190,7 @@ def update_statistics(
 
     def moved(mean, variance, part):
         shift = part.first.sum(0) / count
-        new = part.second.sum(0) / count - jnp.square(shift)
+        new = jnp.maximum(part.second.sum(0) / count - jnp.square(shift), 0)  # rounding may leave less than none
         return mean + (1 - decay) * shift, decay * variance + (1 - decay) * new
 
     feature_mean, feature_variance = moved(state.feature_mean, state.feature_variance, moments.features)
