@@ -1,22 +1,42 @@
 """What all tests share: how programs are compiled, real recordings, and small runs of every stage."""
 
+import fcntl
 import importlib.util
 import os
 import pathlib
+import shutil
+from collections.abc import Callable
 
 import pytest
 from small_data import COMPILATION_CACHE
 
-# Before JAX is imported, here and in the processes that tests start: little effort for programs that run for a
-# second, each compiled once in a session and its workers.
-os.environ["XLA_FLAGS"] = (
-    f"--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
-)
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILATION_CACHE))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
-if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Settle how JAX compiles, here and in the processes that tests start; it is not imported yet."""
+    if config.option.markexpr == "not slow":  # the slow tests run what users run
+        quick = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+        os.environ["XLA_FLAGS"] = f"{quick} {os.environ.get('XLA_FLAGS', '')}"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILATION_CACHE))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+    if "PYTEST_XDIST_WORKER" in os.environ:  # there are as many workers as cores
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def optimised(monkeypatch) -> None:
+    """Compile as users do, with all optimisations, where numbers are compared with another implementation's."""
+    from jax._src import compiler  # the only place where every program's options pass
+
+    plain = compiler.get_compile_options
+
+    def with_effort(*arguments, **options):
+        made = plain(*arguments, **options)
+        full = [("xla_backend_optimization_level", 3), ("xla_cpu_use_fusion_emitters", True)]
+        made.env_option_overrides = [*made.env_option_overrides, *full]
+        return made
+
+    monkeypatch.setattr(compiler, "get_compile_options", with_effort)
 
 
 @pytest.fixture(scope="session")
@@ -27,26 +47,43 @@ def recordings() -> pathlib.Path:
     return pathlib.Path(spec.submodule_search_locations[0]) / "datasets" / "data"
 
 
+def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[pathlib.Path], object]) -> pathlib.Path:
+    """A folder that the first worker to need it makes, while the others wait. Tests must leave it as it is."""
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = base / name, base / f"{name}.done"
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory) -> pathlib.Path:
     """Three prepared tasks, a few windows of real EEG each, and a little text; as ``prepare`` lays them out."""
     from small_data import write
 
-    return write(tmp_path_factory.mktemp("data"))
+    return shared(tmp_path_factory, "data", write)
 
 
 @pytest.fixture(scope="session")
 def runs(small_data, tmp_path_factory) -> pathlib.Path:
     """All four stages, trained on it for a few steps one after the other."""
-    from small_data import config
 
-    from neurolm_jax import train
+    def make(folder):
+        from small_data import config
 
-    folder = tmp_path_factory.mktemp("runs")
-    (folder / "data").symlink_to(small_data)
-    for stage in ("language", "tokenizer", "pretrain", "instruct"):
-        train.train(config(stage, folder / "data", folder), folder / stage)
-    return folder
+        from neurolm_jax import train
+
+        (folder / "data").symlink_to(small_data)
+        for stage in ("language", "tokenizer", "pretrain", "instruct"):
+            train.train(config(stage, folder / "data", folder), folder / stage)
+
+    return shared(tmp_path_factory, "runs", make)
 
 
 @pytest.fixture(scope="session")
@@ -54,24 +91,30 @@ def trees(tmp_path_factory) -> dict[str, pathlib.Path]:
     """Each of the seven downstream sets, small, in the format in which it is published."""
     import small_sets
 
-    root = tmp_path_factory.mktemp("trees")
-    return {name: write(root / name, small_sets.planted(name)) for name, write in small_sets.WRITERS.items()}
+    def make(folder):
+        for name, write in small_sets.WRITERS.items():
+            write(folder / name, small_sets.planted(name))
+
+    folder = shared(tmp_path_factory, "trees", make)
+    return {name: folder / name for name in small_sets.WRITERS}
 
 
 @pytest.fixture(scope="session")
 def prepared(trees, tmp_path_factory) -> pathlib.Path:
     """Those sets as ``prepare task`` leaves them."""
-    import small_sets
 
-    from neurolm_jax import prepare
-    from neurolm_jax.eeg.tasks import load_task
+    def make(folder):
+        import small_sets
 
-    out = tmp_path_factory.mktemp("tasks")
-    with pytest.MonkeyPatch.context() as patch:
-        small_sets.shorten_schedule(patch)
-        for name, tree in trees.items():
-            prepare.prepare_task(load_task(name), tree, out / name)
-    return out
+        from neurolm_jax import prepare
+        from neurolm_jax.eeg.tasks import load_task
+
+        with pytest.MonkeyPatch.context() as patch:
+            small_sets.shorten_schedule(patch)
+            for name, tree in trees.items():
+                prepare.prepare_task(load_task(name), tree, folder / name)
+
+    return shared(tmp_path_factory, "tasks", make)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,8 @@ from neurolm_jax.models.tokenizer import Tokenizer, reconstruction_targets
 from neurolm_jax.stages.language import text_intervals, text_loss
 from neurolm_jax.stages.tokenizer import learn, tokenizer_terms
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 golden = functools.cache(Golden)
 each_tokenizer = pytest.mark.parametrize("name", names("vq"))
 each_language = pytest.mark.parametrize("name", names("lm"))
