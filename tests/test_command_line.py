@@ -140,27 +140,3 @@ def test_other_commands_refuse(tmp_path):
 def test_importing_the_package_is_light():
     code = "import neurolm_jax, sys; sys.exit(any(m in sys.modules for m in ('jax', 'mne', 'sklearn', 'matplotlib')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
-
-
-def test_a_command_that_computes_starts_again_with_huge_pages(tmp_path):
-    """Once, with the same arguments and process; not where the setting was made by its user."""
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import os, sys\n"
-        "from neurolm_jax import command, huge_pages\n"
-        "huge_pages.on_request = lambda: True\n"
-        "def main():\n"
-        "    print(os.environ.get('GLIBC_TUNABLES'), os.getpid(), *sys.argv[1:])\n"
-        "if __name__ == '__main__':\n"
-        "    command.run(main, computes=True)\n"
-    )
-    for given, want in (
-        ("", "glibc.malloc.hugetlb=1"),
-        ("glibc.malloc.check=0", "glibc.malloc.check=0:glibc.malloc.hugetlb=1"),
-        ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
-    ):
-        environment = os.environ | {"GLIBC_TUNABLES": given, "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen(
-            [sys.executable, program, "a", "b c"], env=environment, stdout=subprocess.PIPE, text=True
-        )
-        assert process.communicate()[0].split() == [want, str(process.pid), "a", "b", "c"]
