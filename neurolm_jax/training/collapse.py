@@ -6,11 +6,12 @@ import math
 from neurolm_jax.errors import UserError
 
 ACTIONS = ("warn", "stop", "ignore")
-# Smoothed over lines of metrics.jsonl, as single batches vary.
-DECAY = 0.8
-KNOWN = 5  # lines before a value counts as what the run once reached
+# Smoothed over lines of metrics.jsonl: the errors of small batches vary with the recordings in them.
+DECAY = 0.95
+KNOWN = 20  # lines before a value counts as what the run once reached
 CODES_LEFT = 0.6  # of the largest fraction of codes used
-ERROR_RISE = 1.15  # times the smallest error
+ERROR_RISE = 1.12  # times the smallest error
+CERTAIN = 7  # deviations of the smoothed value by which it must have changed
 ERRORS = ("frequency_loss", "raw_loss", "feature_spectrum_loss", "eeg_loss", "answer_loss")
 
 
@@ -25,6 +26,7 @@ class Collapse:
     def __init__(self, action: str, begin: int = 0):
         self._action, self._begin = action, begin
         self._smooth: dict[str, float] = {}
+        self._variance: dict[str, float] = {}  # of values about the smoothed one
         self._best: dict[str, float] = {}
         self._lines: dict[str, int] = {}
         self._reported: set[str] = set()
@@ -42,16 +44,20 @@ class Collapse:
             value = metrics.get(name, math.nan)
             if not math.isfinite(value):
                 continue
-            smooth = self._smooth[name] = DECAY * self._smooth.get(name, value) + (1 - DECAY) * value
+            before = self._smooth.get(name, value)
+            smooth = self._smooth[name] = DECAY * before + (1 - DECAY) * value
+            variance = DECAY * self._variance.get(name, 0.0) + (1 - DECAY) * (value - before) ** 2
+            self._variance[name] = variance
             lines = self._lines[name] = self._lines.get(name, 0) + 1
             if lines <= KNOWN:
                 continue
             best = self._best.setdefault(name, smooth)
+            certain = abs(smooth - best) > CERTAIN * math.sqrt(variance * (1 - DECAY) / (1 + DECAY))
             if name == "codes_used":
                 self._best[name], fallen = max(best, smooth), smooth < CODES_LEFT * best
             else:
                 self._best[name], fallen = min(best, smooth), smooth > ERROR_RISE * best
-            if fallen and name not in self._reported:
+            if fallen and certain and name not in self._reported:
                 self._reported.add(name)
                 reports.append(f"{name} was {best:.3g} and is {smooth:.3g}")
         if reports:
