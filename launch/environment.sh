@@ -41,7 +41,8 @@ has_base() {
 has_more() { [ -z "${REQUIREMENTS:-}" ] || [ "$(cat "$VENV/installed.$REQUIREMENTS" 2> /dev/null)" = "$more" ]; }
 
 install() {
-  local pip=("$VENV/bin/python" -m pip install --quiet --no-input --disable-pip-version-check)
+  # Modules are compiled when they are first imported: most never are, and it is half of the installation.
+  local pip=("$VENV/bin/python" -m pip install --quiet --no-input --no-compile --disable-pip-version-check)
   if ! has_base; then
     choose_python || return
     echo "Installing into $VENV ..."

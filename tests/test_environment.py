@@ -49,7 +49,9 @@ class Clone:
             (self.bin / tool).symlink_to(shutil.which(tool))
         for name, version in interpreters.items():
             file = self.bin / name.replace("_", ".")
-            file.write_text(INTERPRETER.format(bash=shutil.which("bash"), version=version, real=sys.executable))
+            file.write_text(
+                INTERPRETER.format(bash=shutil.which("bash"), version=version, real=shlex.quote(sys.executable))
+            )
             file.chmod(0o755)
 
     def start(self, script: str, *arguments: str, **environment: str) -> subprocess.Popen:

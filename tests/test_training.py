@@ -4,6 +4,7 @@ import json
 import flax.linen as nn
 import jax
 import numpy as np
+import optax
 import pytest
 from small_data import config
 
@@ -166,6 +167,17 @@ def test_fields_are_checked_before_anything_is_made(small_data, runs, tmp_path):
     with pytest.raises(UserError, match="'fsdp': 0.* does not match 1 devices"):
         train.train(c, tmp_path / "w")
     assert not (tmp_path / "w" / "checkpoints").exists()
+
+
+def test_a_run_does_not_go_on_with_another_optimizers_checkpoint(small_data, runs, tmp_path, monkeypatch):
+    c = config("language", small_data, runs, steps=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("neurolm_jax.training.state.make_optimizer", lambda config: optax.scale_by_adam())
+        train.train(c, tmp_path / "w")
+    c.steps = 4
+    with pytest.raises(UserError, match="checkpoints/2: its optimizer is not this run's.*give another --workdir"):
+        train.train(c, tmp_path / "w")
+    assert checkpoint.steps(tmp_path / "w") == [2]
 
 
 def test_weight_decay_spares_vectors(runs):

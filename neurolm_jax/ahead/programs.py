@@ -66,7 +66,7 @@ class _Program:
                 total.add(self.of(i.called("body"), fused), rounds or 1)
             elif i.opcode == "conditional":
                 branches = [self.of(branch, fused) for branch in i.branches]
-                total.add(max(branches, key=lambda branch: branch.flops))
+                total.add(max(branches, key=lambda branch: (branch.flops, branch.moved)))
             elif i.opcode in ("fusion", "call", "async-start") and (inner := i.called("calls", "to_apply")):
                 total.add(self.of(inner, fused or i.opcode == "fusion"))
                 if not fused and i.opcode == "fusion":

@@ -71,7 +71,15 @@ def newest_step(workdir: str | pathlib.Path, parts: Sequence[str] = READ, before
 
 
 def restore(workdir: str | pathlib.Path, step: int, abstract: TrainState) -> tuple[TrainState, Progress]:
-    """The state after ``step`` steps, placed as ``abstract`` says, and how far the run was."""
+    """The state after ``step`` steps, placed as ``abstract`` says, and how far the run was.
+
+    Raises:
+      UserError: another optimizer wrote it.
+    """
+    path = folder(workdir) / str(step)
+    saved = ocp.StandardCheckpointHandler().metadata(path / "optimizer").tree
+    if _names(saved) != _names(abstract.optimizer):
+        raise UserError(f"{path}: its optimizer is not this run's, which cannot go on with it; give another --workdir")
     items = ocp.args.Composite(
         weights=ocp.args.StandardRestore(abstract.weights),
         optimizer=ocp.args.StandardRestore(abstract.optimizer),
@@ -82,6 +90,12 @@ def restore(workdir: str | pathlib.Path, step: int, abstract: TrainState) -> tup
     progress = Progress(*(found.meta[field] for field in Progress._fields))
     count = jax.device_put(np.int32(step), abstract.step.sharding)
     return TrainState(count, found.weights, found.optimizer, found.health), progress
+
+
+def _names(tree):
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def restore_weights(workdir: str | pathlib.Path, step: int, abstract_weights):

@@ -1,13 +1,10 @@
-"""AdamW with warm-up and cosine decay."""
+"""AdamW with warm-up and cosine decay, and the step of any of optax's optimizers."""
 
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
-
-EPSILON = 1e-8
 
 
 def learning_rate(config: ConfigDict) -> optax.Schedule:
@@ -22,25 +19,30 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
 
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """What keeps AdamW's moments; the gradients' norm is clipped before."""
-    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    return optax.chain(*clip, optax.scale_by_adam(b1=config.beta1, b2=config.beta2))
-
-
-def directions(config: ConfigDict, moments: optax.OptState, params: Any) -> Any:
-    """AdamW's directions from the moments after a step's gradients, to be taken times the learning rate, which is a
-    function of the step alone.
+    """AdamW of gradients whose norm is clipped: updates with the learning rate, which follows the steps taken, in them.
 
     Weight decay acts on tensors of two dimensions and more, the layer axis not counted; embeddings included.
     """
-    count, mu, nu = (optax.tree.get(moments, name) for name in ("count", "mu", "nu"))
-    first = optax.tree.bias_correction(mu, config.beta1, count)
-    second = optax.tree.bias_correction(nu, config.beta2, count)
+    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    adamw = optax.adamw(
+        learning_rate(config), config.beta1, config.beta2, weight_decay=config.weight_decay, mask=decayed
+    )
+    return optax.chain(*clip, adamw)
 
-    def direction(m, v, parameter, decays):
-        return m / (jnp.sqrt(v) + EPSILON) + (config.weight_decay * parameter if decays else 0)
 
-    return jax.tree.map(direction, first, second, params, decayed(params))
+def take(
+    taken: jax.Array, optimizer: optax.GradientTransformation, gradients: Any, state: optax.OptState, params: Any
+) -> tuple[Any, optax.OptState]:
+    """Return parameters and optimizer state after a step, or as they were if ``taken`` (bool []) is false.
+
+    The choice is a branch: of arrays to choose from, XLA would copy every moment before it is written over.
+    """
+
+    def step(state, params):
+        updates, state = optimizer.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
+    return jax.lax.cond(taken, step, lambda state, params: (params, state), state, params)
 
 
 def decayed(params: Any) -> Any:

@@ -12,11 +12,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from neurolm_jax.training import health
 from neurolm_jax.training.gradients import loss_and_gradients, weighted
 from neurolm_jax.training.mesh import on_mesh, shardings
-from neurolm_jax.training.optimizer import directions, learning_rate, make_optimizer
+from neurolm_jax.training.optimizer import learning_rate, make_optimizer, take
 
 
 class TrainState(NamedTuple):
-    """step: int32 [], steps done, also if they were skipped; weights: ``stages.Weights``; optimizer: its moments."""
+    """step: int32 [], steps done, also if they were skipped; weights: ``stages.Weights``; optimizer: its state,
+    the moments and the count of steps taken."""
 
     step: jax.Array
     weights: Any
@@ -72,20 +73,16 @@ def make_train_step(stage, mesh: Mesh) -> Callable:
         extra, metrics = stage.learn(state.weights.extra, terms.observed, rng_learn)
         loss, norm = weighted(stage, terms.losses), optax.tree.norm(gradients)
         taken, after = health.judge(state.health, loss, norm, config.faults.spike)
-        rate = learning_rate(config)(state.step)
-        moments = health.choose(taken, optimizer.update(gradients, state.optimizer)[1], state.optimizer)
-        # Of what the state will hold, not of what is chosen from: the old moments would have to be copied for that.
-        along = directions(config, moments, state.weights.params)
-        params = jax.tree.map(lambda p, direction: p - rate * direction, state.weights.params, along)
+        params, moments = take(taken, optimizer, gradients, state.optimizer, state.weights.params)
         metrics |= terms.losses | terms.metrics
         metrics |= {
             "loss": loss,
             "gradient_norm": norm,
-            "learning_rate": rate,
+            "learning_rate": learning_rate(config)(state.health.taken),
             "skipped_steps": after.skipped,
             "skipped_in_a_row": after.in_a_row,
         }
-        weights = health.choose(taken, state.weights._replace(params=params, extra=extra), state.weights)
+        weights = state.weights._replace(params=params, extra=health.choose(taken, extra, state.weights.extra))
         return TrainState(state.step + 1, weights, moments, after), metrics
 
     placed = state_shardings(stage, mesh), NamedSharding(mesh, PartitionSpec())
