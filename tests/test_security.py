@@ -38,9 +38,11 @@ ALLOWED = {
     ("neurolm_jax/eeg/tasks/__init__.py", "spec_from_file_location"),
     ("neurolm_jax/eeg/tasks/__init__.py", "exec_module"),
     ("neurolm_jax/eeg/tasks/__init__.py", "import_module"),
+    ("configs/open.py", "import_module"),
     ("configs/quickstart.py", "import_module"),
     ("neurolm_jax/benchmarks/steps.py", "import_module"),
     ("neurolm_jax/configuration.py", "import_module"),
+    ("neurolm_jax/open_data/fetching.py", "zipfile"),  # archives, of which nothing gets outside of their folder
     ("neurolm_jax/training/provenance.py", "subprocess"),
     ("neurolm_jax/benchmarks/starts.py", "subprocess"),  # Python, on code of its own
     ("neurolm_jax/studies/execution.py", "subprocess"),  # train and evaluate, as lists of arguments
