@@ -24,10 +24,10 @@ def get_config(size: str = "b") -> ConfigDict:
     c.answer_length = 64  # answer tokens in a row
     c.shuffle_labels = False  # deal each task's training labels at random: a control
     c.text_loss_weight = 1.0  # of plain text beside the answers
-    c.summary_width = sizes.summary_width(size)  # of the window's summary before the question; 0 for none
+    c.summary_width = 0  # of the window's summary before the question; 0 for none
     # Deviation of noise on the features, in units of their own, the same in all seconds of an electrode: it keeps the
     # model from learning people by heart.
-    c.feature_noise = sizes.feature_noise(size)
+    c.feature_noise = 0.0
     c.augmentation = ConfigDict()
     c.augmentation.scale = 0.0  # deviation of the log of a gain common to all channels, drawn anew for every sample
     c.augmentation.offset = 0.0  # deviation of a constant added to each channel, microvolts

@@ -38,6 +38,7 @@ def get_config(stage: str) -> ConfigDict:
     return c
 
 
+_SPECTRUM = {"spectrum_target": "log_power", "spectrum_head": True}
 _STAGES = {
     "language": {
         "steps": 200,
@@ -58,7 +59,7 @@ _STAGES = {
         "domain_loss_weight": 0.1,
         "checkpoint_every": 250,
         "evaluate_every": 250,
-        "tokenizer": {"decay": 0.95},
+        "tokenizer": {"decay": 0.95, **_SPECTRUM},
     },
     "pretrain": {
         "steps": 200,
@@ -69,6 +70,7 @@ _STAGES = {
         "final_learning_rate": 1e-4,
         "checkpoint_every": 100,
         "evaluate_every": 100,
+        "tokenizer": _SPECTRUM,
     },
     "instruct": {
         "steps": 600,
@@ -86,6 +88,9 @@ _STAGES = {
         "checkpoint_every": 100,
         "evaluate_every": 100,
         "data": {"tasks": TASKS},
+        "tokenizer": _SPECTRUM,
+        "summary_width": 256,
+        "feature_noise": 1.0,
         "augmentation": {"scale": 0.1},
     },
 }

@@ -60,8 +60,8 @@ def tokenizer(size: str) -> ConfigDict:
         "domain_width": 256,
         "decay": 0.99,
         "dead_below": 0.0 if official else 0.05,
-        "spectrum_target": "amplitude" if official else "log_power",
-        "spectrum_head": not official,
+        "spectrum_target": "amplitude",
+        "spectrum_head": False,
     }
     return ConfigDict({"encoder": encoder, **fields, **rest})
 
@@ -69,16 +69,6 @@ def tokenizer(size: str) -> ConfigDict:
 def feature_norm(size: str) -> bool:
     """Whether the language model reads standardised features (see ``NeuroLMConfig``)."""
     return not size.startswith("official_")
-
-
-def summary_width(size: str) -> int:
-    """Width of a window's summary (see ``NeuroLMConfig``)."""
-    return 0 if size.startswith("official_") else 64 if _plain(size) == "debug" else 256
-
-
-def feature_noise(size: str) -> float:
-    """Deviation of the noise on features while instruct is trained; the released models had none."""
-    return 0.0 if size.startswith("official_") or _plain(size) == "debug" else 1.0
 
 
 def _plain(size):

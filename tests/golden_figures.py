@@ -52,8 +52,6 @@ class Golden:
             code_width=c["code_dim"],
             domain_width=self.tensors["domain_classifier.0.weight"].shape[0],
             dead_below=0.0,
-            spectrum_target="amplitude",
-            spectrum_head=False,
         )
         rows = jnp.zeros((1, 1), jnp.int32)
         like = shapes(Tokenizer(self.tokenizer), jnp.zeros((1, 1, 200)), rows, rows, rows)

@@ -22,7 +22,14 @@ from neurolm_jax.models.tokenizer import (
 )
 from neurolm_jax.stages.tokenizer import learn, statistics_moments, tokenizer_terms, update_statistics
 
-CONFIG = TokenizerConfig(EncoderConfig(layers=2, heads=2, width=16), decoder_layers=1, codes=12, code_width=8)
+CONFIG = TokenizerConfig(
+    EncoderConfig(layers=2, heads=2, width=16),
+    decoder_layers=1,
+    codes=12,
+    code_width=8,
+    spectrum_target="log_power",
+    spectrum_head=True,
+)
 LENGTH = 32
 
 

@@ -110,7 +110,9 @@ WEIGHTS = ("frequency_loss_weight", "raw_loss_weight", "domain_loss_weight")
 
 
 def tokenizer_stage(data, *weights):
-    return stages.build(config("tokenizer", data, NOWHERE, **dict(zip(WEIGHTS, weights))))
+    c = config("tokenizer", data, NOWHERE, **dict(zip(WEIGHTS, weights)))
+    c.tokenizer.spectrum_head = True
+    return stages.build(c)
 
 
 @pytest.fixture(scope="module")

@@ -30,10 +30,8 @@ def count(tree):
 @pytest.mark.parametrize(("size", "millions"), [("b", 255.1), ("l", 501.3), ("xl", 1738.4)])
 def test_parameters_of_neurolm(size, millions):
     ours = weights(instruct.get_config(size))
-    params = {name: part for name, part in ours.params.items() if name != "summary"}  # which the paper has not
-    total = count(params) + count(ours.extra["tokenizer"]["encoder"])
+    total = count(ours.params) + count(ours.extra["tokenizer"]["encoder"])
     assert round(total / 1e6, 1) == millions
-    assert count(ours.params) - count(params) < 0.005 * 1e6 * millions
     released = weights(instruct.get_config(f"official_{size}"))
     assert count(released.params) + count(released.extra["tokenizer"]["encoder"]) == total - LEVEL
 

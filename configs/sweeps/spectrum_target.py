@@ -1,4 +1,4 @@
-"""Ablation of this project: log power as the spectral target, read from the features too, instead of amplitudes.
+"""Ablation of this project: log power as the spectral target, also read from the features, instead of the paper's amplitudes.
 
   python -m neurolm_jax.scaling --sweep configs/sweeps/spectrum_target.py:quickstart --workdir runs/sweeps
 
@@ -11,13 +11,13 @@ from neurolm_jax.studies.sweep import Sweep
 
 
 def get_config(base: str = "quickstart") -> Sweep:
-    paper = {"tokenizer.spectrum_target": "amplitude", "tokenizer.spectrum_head": False}
+    power = {"tokenizer.spectrum_target": "log_power"}
     return ablation(
         "Log power or amplitudes",
         base,
         {
-            "amplitudes (paper)": everywhere(paper),
-            "no spectrum head": everywhere({"tokenizer.spectrum_head": False}),
+            "log power": everywhere(power),
+            "log power, spectrum head": everywhere({**power, "tokenizer.spectrum_head": True}),
         },
         measured=("instruct",),
     )

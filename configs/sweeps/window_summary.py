@@ -1,4 +1,4 @@
-"""Ablation of this project: answers without the window's summary, and without noise on the features.
+"""Ablation of this project: answers with a summary of the window, and with noise on the features.
 
   python -m neurolm_jax.scaling --sweep configs/sweeps/window_summary.py:quickstart --workdir runs/sweeps
 
@@ -14,9 +14,9 @@ def get_config(base: str = "quickstart") -> Sweep:
         "A summary of the window before the question",
         base,
         {
-            "no summary": {"instruct": {"summary_width": 0}},
-            "no noise": {"instruct": {"feature_noise": 0.0}},
-            "neither (paper)": {"instruct": {"summary_width": 0, "feature_noise": 0.0}},
+            "summary": {"instruct": {"summary_width": 256}},
+            "noise": {"instruct": {"feature_noise": 1.0}},
+            "both": {"instruct": {"summary_width": 256, "feature_noise": 1.0}},
         },
         measured=("instruct",),
     )

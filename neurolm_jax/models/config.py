@@ -59,11 +59,11 @@ class TokenizerConfig:
     domain_width: int = 256  # hidden units of the classifier that tells EEG from text
     decay: float = 0.99  # of the codebook's moving averages
     dead_below: float = 0.05  # a code used less than this share of the mean usage is revived; 0 revives none
-    # What the frequency decoder rebuilds: "log_power" is that of the windowed patch, each bin standardised over the
-    # corpus, so that every frequency and electrode counts; "amplitude" is the paper's, z-scored over the whole sample,
-    # in which the slowest waves of the loudest channels drown the rest.
-    spectrum_target: str = "log_power"
-    spectrum_head: bool = True  # a linear layer reads the log power from the features themselves, before the codes
+    # What the frequency decoder rebuilds: "amplitude" is the paper's, z-scored over the whole sample, in which the
+    # slowest waves of the loudest channels drown the rest; "log_power" is that of the windowed patch, each bin
+    # standardised over the corpus, so that every frequency and electrode counts.
+    spectrum_target: str = "amplitude"
+    spectrum_head: bool = False  # a linear layer reads the log power from the features themselves, before the codes
 
     def __post_init__(self):
         if self.spectrum_target not in SPECTRUM_TARGETS:
