@@ -1,4 +1,4 @@
-"""Ablation of this project: log power as the spectral target, also read from the features, instead of the paper's amplitudes.
+"""Ablation of this project: log power as the spectral target, read from the features too, instead of amplitudes.
 
   python -m neurolm_jax.scaling --sweep configs/sweeps/spectrum_target.py:quickstart --workdir runs/sweeps
 
