@@ -110,6 +110,9 @@ def test_export_folds_the_terms(small_data, runs, tmp_path):
 def test_a_stage_may_begin_with_what_low_rank_terms_have_learnt(tuned, small_data, runs, tmp_path):
     c = config("instruct", small_data, runs, steps=0)
     c.initial.pretrain = str(tuned)
+    with pytest.raises(UserError, match="config.summary_width: 0, but .* was trained with summary_width 8"):
+        train.train(c, tmp_path / "without")
+    c.summary_width = 8
     train.train(c, tmp_path / "next")
     stage, weights = restore_stage(tuned, make_mesh())
     _, after = restore_stage(tmp_path / "next", make_mesh())
