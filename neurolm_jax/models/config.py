@@ -65,6 +65,11 @@ class TokenizerConfig:
     spectrum_target: str = "amplitude"
     spectrum_head: bool = False  # a linear layer reads the log power from the features themselves, before the codes
 
+    @property
+    def reads_log_power(self) -> bool:
+        """Whether anything is trained on log power, so that its statistics are wanted."""
+        return self.spectrum_head or self.spectrum_target == "log_power"
+
     def __post_init__(self):
         if self.spectrum_target not in SPECTRUM_TARGETS:
             raise ValueError(

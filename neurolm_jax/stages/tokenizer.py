@@ -67,7 +67,8 @@ class TokenizerStage(Stage):
         valid = eeg["segment"] > 0
         codebook = quantizer.kmeans(z, valid.reshape(-1), rng, c.codes)
         state = weights.extra["state"]._replace(codebook=codebook)
-        moments = statistics_moments(state, encoding.features, log_power(float_patches(eeg)), valid)
+        power = log_power(float_patches(eeg)) if c.reads_log_power else None
+        moments = statistics_moments(state, encoding.features, power, valid)
         state = update_statistics(state, moments, valid.sum(), decay=0.0)
         return weights._replace(extra=weights.extra | {"state": state})
 
@@ -98,10 +99,10 @@ class Moments(NamedTuple):
 
 
 class StatisticsMoments(NamedTuple):
-    """Of the features [b, W], and of the log power in each bin [b, 100]."""
+    """Of the features [b, W], and of the log power in each bin [b, 100]; None where nothing reads that."""
 
     features: Moments
-    spectrum: Moments
+    spectrum: Moments | None
 
 
 class Observed(NamedTuple):
@@ -150,7 +151,9 @@ def tokenizer_terms(
         spectrum_error = jnp.square(spectrum - standard_log_power(state, patches)).mean(-1)
         losses["feature_spectrum_loss"] = masked_mean(spectrum_error, valid)
     counts = quantizer.count_codes(codes.reshape(-1), valid.reshape(-1), config.codes)
-    moments = statistics_moments(state, encoding.features, log_power(patches), valid)
+    moments = statistics_moments(
+        state, encoding.features, log_power(patches) if config.reads_log_power else None, valid
+    )
     observed = jax.lax.stop_gradient(Observed(z, codes, valid, moments))
     return Terms(losses, {"code_counts": counts}, observed)
 
@@ -170,7 +173,7 @@ def learn(
 def statistics_moments(
     state: TokenizerState,
     features: jax.Array,  # [b, T, W]
-    power: jax.Array,  # [b, T, 100] log power
+    power: jax.Array | None,  # [b, T, 100] log power
     valid: jax.Array,  # [b, T] bool
 ) -> StatisticsMoments:
     """Moments of features and log power at valid patches, about the state's means."""
@@ -179,7 +182,8 @@ def statistics_moments(
         difference = jnp.where(valid[..., None], x.astype(jnp.float32) - mean, 0)
         return Moments(difference.sum(1), jnp.square(difference).sum(1))
 
-    return StatisticsMoments(moments(features, state.feature_mean), moments(power, state.spectrum_mean))
+    spectrum = None if power is None else moments(power, state.spectrum_mean)
+    return StatisticsMoments(moments(features, state.feature_mean), spectrum)
 
 
 def update_statistics(
@@ -193,6 +197,9 @@ def update_statistics(
         new = jnp.maximum(part.second.sum(0) / count - jnp.square(shift), 0)  # rounding may leave less than none
         return mean + (1 - decay) * shift, decay * variance + (1 - decay) * new
 
-    feature_mean, feature_variance = moved(state.feature_mean, state.feature_variance, moments.features)
-    spectrum_mean, spectrum_variance = moved(state.spectrum_mean, state.spectrum_variance, moments.spectrum)
-    return TokenizerState(state.codebook, feature_mean, feature_variance, spectrum_mean, spectrum_variance)
+    mean, variance = moved(state.feature_mean, state.feature_variance, moments.features)
+    state = state._replace(feature_mean=mean, feature_variance=variance)
+    if moments.spectrum is None:
+        return state
+    mean, variance = moved(state.spectrum_mean, state.spectrum_variance, moments.spectrum)
+    return state._replace(spectrum_mean=mean, spectrum_variance=variance)
