@@ -73,7 +73,9 @@ def test_a_tokenizer_comes_back_as_it_was(saved, released, golden):
     ids = eeg["channel"], eeg["second"], eeg["segment"]
     encoding = Tokenizer(stage.model_config).apply({"params": weights.params}, eeg["patches"], *ids, method="encode")
     want = Tokenizer(golden.tokenizer).apply({"params": golden.tokenizer_params}, eeg["patches"], *ids, method="encode")
-    np.testing.assert_array_equal(encoding.z, want.z)
+    # The same numbers exactly, and so the same function but for how operations on them are threaded.
+    jax.tree.map(np.testing.assert_array_equal, weights.params, golden.tokenizer_params)
+    np.testing.assert_allclose(encoding.z, want.z, rtol=1e-5, atol=1e-7)
     convert.export_checkpoint(saved / "vq", saved / "back.safetensors")
     tensors, arguments = files.read(saved / "back.safetensors")
     equal(tensors, released["VQ"][0])
