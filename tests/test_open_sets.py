@@ -8,7 +8,7 @@ import shutil
 import edfio
 import numpy as np
 import pytest
-from test_sets import edited, replace
+from edited_sets import edited, replace
 
 from neurolm_jax import prepare
 from neurolm_jax.data import shards
