@@ -6,12 +6,9 @@ The argument is the stage: language, tokenizer, pretrain or instruct. By default
 training people of eegmmidb, mdd and guinea_bissau, so that nobody in workload (EEGMAT) was ever seen before instruct.
 """
 
-import importlib
-
 from ml_collections import ConfigDict
 
-from neurolm_jax.configuration import STAGES
-from neurolm_jax.errors import UserError
+from configs.quickstart import small
 
 ROOT = "runs/open"
 CORPUS = ("eegmmidb", "mdd", "guinea_bissau")
@@ -19,20 +16,9 @@ TASKS = ("workload", "eegmmidb", "mdd", "guinea_bissau")
 
 
 def get_config(stage: str) -> ConfigDict:
-    if stage not in STAGES:
-        raise UserError(f"open.py:{stage}: the stages are {', '.join(STAGES)}")
-    c = importlib.import_module(f"configs.{stage}").get_config("quickstart")
-    c.data.root = f"{ROOT}/data"
-    c.compilation_cache = f"{ROOT}/compilation_cache"
-    c.text_length = 128
-    c.validation_batches = 10
-    for name in c.initial:
-        if name in STAGES:
-            c.initial[name] = f"{ROOT}/{name}"
+    c = small("open", stage, ROOT, CORPUS)
     if stage in ("tokenizer", "pretrain"):
-        c.data.train = tuple(f"{name}/recordings/train" for name in CORPUS)
         c.data.weights = tuple(1.0 for _ in CORPUS)
-        c.data.validation = tuple(f"{name}/recordings/validation" for name in CORPUS)
         c.row_length = 512
     c.update(_STAGES[stage])
     return c

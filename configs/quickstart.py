@@ -7,6 +7,7 @@ stages that the quickstart left under runs/quickstart.
 """
 
 import importlib
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
@@ -17,21 +18,36 @@ ROOT = "runs/quickstart"
 
 
 def get_config(stage: str) -> ConfigDict:
-    if stage not in STAGES:
-        raise UserError(f"quickstart.py:{stage}: the stages are {', '.join(STAGES)}")
-    c = importlib.import_module(f"configs.{stage}").get_config("quickstart")
-    c.data.root = f"{ROOT}/data"
-    c.compilation_cache = f"{ROOT}/compilation_cache"
-    c.text_length = 128
-    c.validation_batches = 10
-    for name in c.initial:
-        if name in STAGES:
-            c.initial[name] = f"{ROOT}/{name}"
+    c = small("quickstart", stage, ROOT, ("blink", "scp1", "eyes"))
     if stage in ("tokenizer", "pretrain"):
-        c.data.train = tuple(f"{task}/recordings/train" for task in ("blink", "scp1", "eyes"))
-        c.data.validation = tuple(f"{task}/recordings/validation" for task in ("blink", "scp1", "eyes"))
         c.row_length = 256
     c.update(_STAGES[stage])
+    return c
+
+
+def small(name: str, stage: str, root: str, corpus: Sequence[str]) -> ConfigDict:
+    """A stage of the quickstart's size whose data and earlier stages lie under one folder.
+
+    Args:
+      name: of the config file, for errors.
+      corpus: tasks whose recordings tokenizer and pretrain learn from.
+
+    Raises:
+      UserError: no such stage.
+    """
+    if stage not in STAGES:
+        raise UserError(f"{name}.py:{stage}: the stages are {', '.join(STAGES)}")
+    c = importlib.import_module(f"configs.{stage}").get_config("quickstart")
+    c.data.root = f"{root}/data"
+    c.compilation_cache = f"{root}/compilation_cache"
+    c.text_length = 128
+    c.validation_batches = 10
+    for earlier in c.initial:
+        if earlier in STAGES:
+            c.initial[earlier] = f"{root}/{earlier}"
+    if stage in ("tokenizer", "pretrain"):
+        c.data.train = tuple(f"{task}/recordings/train" for task in corpus)
+        c.data.validation = tuple(f"{task}/recordings/validation" for task in corpus)
     return c
 
 

@@ -38,7 +38,6 @@ ALLOWED = {
     ("neurolm_jax/eeg/tasks/__init__.py", "spec_from_file_location"),
     ("neurolm_jax/eeg/tasks/__init__.py", "exec_module"),
     ("neurolm_jax/eeg/tasks/__init__.py", "import_module"),
-    ("configs/open.py", "import_module"),
     ("configs/quickstart.py", "import_module"),
     ("neurolm_jax/benchmarks/steps.py", "import_module"),
     ("neurolm_jax/configuration.py", "import_module"),

@@ -5,7 +5,6 @@ import math
 
 from neurolm_jax.errors import UserError
 
-ACTIONS = ("warn", "stop", "ignore")
 # Smoothed over lines of metrics.jsonl: the errors of small batches vary with the recordings in them.
 DECAY = 0.95
 KNOWN = 20  # lines before a value counts as what the run once reached
