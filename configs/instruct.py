@@ -24,9 +24,9 @@ def get_config(size: str = "b") -> ConfigDict:
     c.answer_length = 64  # answer tokens in a row
     c.shuffle_labels = False  # deal each task's training labels at random: a control
     c.text_loss_weight = 1.0  # of plain text beside the answers
-    c.summary_width = 0  # of the window's summary before the question; 0 for none
-    # Deviation of noise on the features, in units of their own, the same in all seconds of an electrode: it keeps the
-    # model from learning people by heart.
+    c.summary = sizes.summary()
+    # Deviation of noise on the features, and on what a summary reads, in units of their own; that on features is the
+    # same in all seconds of an electrode. It keeps the model from learning people by heart.
     c.feature_noise = 0.0
     c.augmentation = ConfigDict()
     c.augmentation.scale = 0.0  # deviation of the log of a gain common to all channels, drawn anew for every sample

@@ -75,7 +75,7 @@ _STAGES = {
         "evaluate_every": 100,
         "data": {"tasks": TASKS},
         "tokenizer": _SPECTRUM,
-        "summary_width": 256,
+        "summary": {"reads": ("features", "rhythms", "waveform")},
         "feature_noise": 1.0,
         "augmentation": {"scale": 0.1},
     },

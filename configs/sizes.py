@@ -66,6 +66,11 @@ def tokenizer(size: str) -> ConfigDict:
     return ConfigDict({"encoder": encoder, **fields, **rest})
 
 
+def summary() -> ConfigDict:
+    """Fields of ``SummaryConfig`` that are not settled by other sections."""
+    return ConfigDict({"reads": (), "width": 256, "virtual_electrodes": 32})
+
+
 def feature_norm(size: str) -> bool:
     """Whether the language model reads standardised features (see ``NeuroLMConfig``)."""
     return not size.startswith("official_")

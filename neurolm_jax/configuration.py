@@ -128,11 +128,11 @@ _LARGEST = 2**31 - 1
 _SIZES = """language.layers language.heads language.width language.vocabulary language.positions
     tokenizer.decoder_layers tokenizer.codes tokenizer.code_width tokenizer.domain_width tokenizer.encoder.layers
     tokenizer.encoder.heads tokenizer.encoder.width tokenizer.encoder.channels tokenizer.encoder.seconds
-    text_vocabulary row_length eeg_length answer_length text_length"""
+    text_vocabulary row_length eeg_length answer_length text_length summary.width summary.virtual_electrodes"""
 _COUNTS = """batch_size text_batch_size accumulation checkpoint_every keep_checkpoints validation_batches log_every
     data.threads faults.in_a_row"""
 _NOT_NEGATIVE = """steps seed warmup_steps evaluate_every weight_decay clip_norm final_learning_rate language.lora_rank
-    language.lora_alpha data.damaged faults.rollbacks faults.spike text_loss_weight feature_noise summary_width
+    language.lora_alpha data.damaged faults.rollbacks faults.spike text_loss_weight feature_noise
     frequency_loss_weight feature_spectrum_loss_weight raw_loss_weight domain_loss_weight augmentation.scale
     augmentation.offset patience.restore patience.data patience.compile patience.step patience.save"""
 _BOUNDS = [

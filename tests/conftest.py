@@ -13,9 +13,9 @@ from small_data import COMPILATION_CACHE
 
 def pytest_configure(config: pytest.Config) -> None:
     """Settle how JAX compiles, here and in the processes that tests start; it is not imported yet."""
-    if config.option.markexpr == "not slow":  # the slow tests run what users run
-        quick = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-        os.environ["XLA_FLAGS"] = f"{quick} {os.environ.get('XLA_FLAGS', '')}"
+    # Most of the time would go into compiling well what runs for a few steps; see ``optimised``.
+    quick = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = f"{quick} {os.environ.get('XLA_FLAGS', '')}"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILATION_CACHE))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
     if "PYTEST_XDIST_WORKER" in os.environ:  # there are as many workers as cores

@@ -25,7 +25,7 @@ from neurolm_jax.training.mesh import make_mesh
 from neurolm_jax.weights import files, official
 from neurolm_jax.weights.mapping import write_tensors
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimised")]
 FOLDER = pathlib.Path(__file__).parent / "golden"
 FILES = {"VQ": "tokenizer", "NeuroLM-B": "pretrain"}
 

@@ -10,6 +10,7 @@ from neurolm_jax import stages, train
 from neurolm_jax.convert import export_checkpoint
 from neurolm_jax.data.streams import Steps
 from neurolm_jax.errors import UserError
+from neurolm_jax.models.config import SUMMARY_READS
 from neurolm_jax.models.lora import fold, join, split
 from neurolm_jax.stages.restore import restore_stage
 from neurolm_jax.training import saving
@@ -21,7 +22,7 @@ def tuned(small_data, runs, tmp_path_factory):
     """A workdir whose last stage trained terms of rank 2."""
     workdir = tmp_path_factory.mktemp("lora") / "instruct"
     c = config("instruct", small_data, runs)
-    c.language.lora_rank, c.summary_width = 2, 8
+    c.language.lora_rank, c.summary.reads, c.summary.width = 2, SUMMARY_READS, 8
     train.train(c, workdir)
     return workdir
 
@@ -30,7 +31,8 @@ def test_few_parameters_are_trained_and_the_others_stay(tuned, runs):
     stage, weights = restore_stage(tuned, make_mesh())
     _, before = restore_stage(runs / "pretrain", make_mesh())
     jax.tree.map(np.testing.assert_array_equal, weights.extra["frozen"], before.params)
-    assert set(weights.params["summary"]) == {"down", "gain", "up"}  # new in this stage, so it is trained as it is
+    summary = {"of_features", "of_rhythms", "of_waveform"}  # new in this stage, so it is trained as it is
+    assert set(weights.params["summary"]) == summary
     terms = {name: part for name, part in weights.params.items() if name != "summary"}
     names = {str(path[-1].key) for path, _ in jax.tree_util.tree_leaves_with_path(terms)}
     assert names == {"lora_down", "lora_up"}
@@ -64,7 +66,7 @@ def test_a_new_term_changes_nothing_and_a_folded_one_neither(tuned, runs, small_
     c.language.lora_rank = 0
     zero = weights._replace(params=jax.tree.map(np.zeros_like, weights.params))
     without_summary = stages.build(c)
-    c.summary_width = 8
+    c.summary.reads, c.summary.width = SUMMARY_READS, 8
     plain = stages.build(c)
     np.testing.assert_allclose(losses(stage, zero), losses(without_summary, before), rtol=1e-6)
     np.testing.assert_allclose(losses(stage, weights), losses(plain, stage.plain(weights)), rtol=1e-5)
@@ -110,9 +112,9 @@ def test_export_folds_the_terms(small_data, runs, tmp_path):
 def test_a_stage_may_begin_with_what_low_rank_terms_have_learnt(tuned, small_data, runs, tmp_path):
     c = config("instruct", small_data, runs, steps=0)
     c.initial.pretrain = str(tuned)
-    with pytest.raises(UserError, match="config.summary_width: 0, but .* was trained with summary_width 8"):
+    with pytest.raises(UserError, match=r"config.summary.reads: \(\), but .* trained with summary.reads \('features', "):
         train.train(c, tmp_path / "without")
-    c.summary_width = 8
+    c.summary.reads, c.summary.width = SUMMARY_READS, 8
     train.train(c, tmp_path / "next")
     stage, weights = restore_stage(tuned, make_mesh())
     _, after = restore_stage(tmp_path / "next", make_mesh())

@@ -10,7 +10,7 @@ from neurolm_jax import prepare, train
 from neurolm_jax.eeg.tasks import load_task
 from neurolm_jax.inference.evaluation import Options, evaluate
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimised")]
 SETS = tuple(small_sets.WRITERS)
 FIELDS = {
     "language": {"steps": 2},

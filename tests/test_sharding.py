@@ -20,7 +20,8 @@ def test_steps_equal_those_of_one_device(small_data, runs, name, accumulation):
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "PJRT_NPROC": "128",  # threads: a device that waits for others keeps one or more
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_cpu_collective_call_terminate_timeout_seconds=300",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 "
+        "--xla_cpu_collective_call_terminate_timeout_seconds=300",
         "PYTHONPATH": f"{here.parent}:{here}",
     }
     done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=600)

@@ -1,14 +1,17 @@
-"""A window's summary, and noise on its features, against plain loops."""
+"""A window's summary, and noise on its features, against plain loops over windows."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.signal import get_window
 
+from neurolm_jax.models.config import SUMMARY_READS, SummaryConfig
+from neurolm_jax.models.readings import BANDS
 from neurolm_jax.models.summary import WindowSummary, window_noise
 
-WIDTH, RANK, OUT = 5, 7, 3
+WIDTH, RANK, OUT, FILTERS = 5, 7, 3, 4
 # Electrodes and seconds of the segments of each of two rows, which are padded to 24 tokens.
 ROWS = [[((4, 9, 2), 3), ((7,), 5), ((1, 3), 2)], [((0, 5, 6, 8), 6)]]
 LENGTH = 24
@@ -26,35 +29,111 @@ def packed():
     return ids
 
 
-@pytest.fixture(scope="module")
-def summary():
-    ids = packed()
-    features = np.random.default_rng(0).standard_normal((len(ROWS), LENGTH, WIDTH)).astype(np.float32)
-    module = WindowSummary(RANK, OUT, channels=10)
-    params = nn.unbox(module.init(jax.random.key(0), features, ids["channel"], ids["second"], ids["segment"]))["params"]
-    params["up"] = jax.random.normal(jax.random.key(1), params["up"].shape)
-    return module, params, features, ids
+def summary(*reads):
+    """A summary that has learnt something, its parameters, features and rows of EEG."""
+    draw = np.random.default_rng(0)
+    features = draw.standard_normal((len(ROWS), LENGTH, WIDTH)).astype(np.float32)
+    eeg = packed() | {"patches": draw.standard_normal((len(ROWS), LENGTH, 200)).astype(np.float32)}
+    module = WindowSummary(SummaryConfig(reads, RANK, FILTERS, noise=0.5, seconds=8), OUT, channels=10)
+    params = nn.unbox(module.init(jax.random.key(0), features, eeg))["params"]
+    for number, reading in enumerate(params.values()):
+        up = reading["output"]["up"]
+        reading["output"]["up"] = jax.random.normal(jax.random.key(number), up.shape)
+    return module, params, features, eeg
 
 
-def test_summary_is_a_weighted_mean_of_each_electrode(summary):
-    """A table of weights for every electrode and feature, made whole, under a loop over windows."""
-    module, params, features, ids = summary
-    found = module.apply({"params": params}, features, ids["channel"], ids["second"], ids["segment"])
-    tables = jnp.einsum("fr,cr,rw->cfw", *(params[name] for name in ("down", "gain", "up")))
+def windows(eeg):
+    """(row, number of the segment, electrodes, [S, C] places of its tokens) of each window."""
     for row, segments in enumerate(ROWS):
-        for number, (electrodes, _) in enumerate(segments, start=1):
-            want = 0
-            for electrode in electrodes:
-                tokens = (ids["segment"][row] == number) & (ids["channel"][row] == electrode)
-                want += features[row, tokens].mean(0) @ np.asarray(tables[electrode])
-            np.testing.assert_allclose(found[row, number], want / np.sqrt(len(electrodes)), rtol=1e-4, atol=1e-5)
-        assert not np.asarray(found[row, len(segments) + 1 :]).any() and not np.asarray(found[row, 0]).any()
+        for number, (electrodes, seconds) in enumerate(segments, start=1):
+            places = np.flatnonzero(eeg["segment"][row] == number).reshape(seconds, len(electrodes))
+            yield row, number, list(electrodes), places
 
 
-def test_summary_says_nothing_before_it_is_trained(summary):
-    module, params, features, ids = summary
-    fresh = params | {"up": jnp.zeros_like(params["up"])}
-    assert not module.apply({"params": fresh}, features, ids["channel"], ids["second"], ids["segment"]).any()
+def by_features(params, features, eeg):
+    """A table of weights for every electrode and feature, made whole."""
+    factors, up = params["of_features"]["factors"], params["of_features"]["output"]["up"]
+    tables = np.einsum("fr,cr,rw->cfw", factors["down"], factors["gain"], up)
+    for row, number, electrodes, places in windows(eeg):
+        means = features[row, places].mean(0)  # [C, F]
+        yield row, number, sum(x @ tables[e] for x, e in zip(means, electrodes)) / np.sqrt(len(electrodes))
+
+
+def by_rhythms(params, features, eeg):
+    """Filter the samples themselves, then take the power of each band."""
+    filters, up = np.asarray(params["of_rhythms"]["filters"], np.float64), params["of_rhythms"]["output"]["up"]
+    for row, number, electrodes, places in windows(eeg):
+        weights = filters[electrodes] / np.linalg.norm(filters[electrodes], axis=0)
+        samples = np.einsum("sct,ck->kst", eeg["patches"][row, places].astype(np.float64), weights)
+        samples = (samples - samples.mean(-1, keepdims=True)) * get_window("hann", 200, fftbins=False)
+        power = np.abs(np.fft.rfft(samples)) ** 2 * np.arange(101) ** 2  # a bin is 1 Hz
+        read = []
+        for low, high in zip(BANDS, BANDS[1:]):
+            last = high + (high == BANDS[-1])
+            read.append(np.log(power[:, :, low:last].mean((1, 2)) + 1e-6))
+        read = np.stack(read, -1).ravel()
+        yield row, number, (read - read.mean()) / read.std() / np.sqrt(FILTERS) @ np.asarray(up)
+
+
+def by_waveform(params, features, eeg):
+    """A weight for every electrode, second and tenth of a second, made whole."""
+    part = params["of_waveform"]
+    factors, up = part["factors"], part["output"]["up"]
+    tables = np.einsum("fr,cr,sr,rw->scfw", factors["down"], factors["gain"], part["time"], up)
+    for row, number, electrodes, places in windows(eeg):
+        samples = eeg["patches"][row, places]
+        samples = (samples - samples.mean()) / samples.std(ddof=1)
+        tenths = samples.reshape(*places.shape, 10, 20).mean(-1)  # [S, C, 10]
+        read = np.einsum("scf,scfw->w", tenths, tables[: len(places)][:, electrodes])
+        yield row, number, read / np.sqrt(places.size)
+
+
+LOOPS = {"features": by_features, "rhythms": by_rhythms, "waveform": by_waveform}
+
+
+@pytest.mark.parametrize("reads", [("features",), ("rhythms",), ("waveform",), SUMMARY_READS])
+def test_each_reading_equals_a_loop_over_windows(reads):
+    module, params, features, eeg = summary(*reads)
+    found = np.asarray(module.apply({"params": params}, features, eeg))
+    want = np.zeros_like(found)
+    for name in reads:
+        for row, number, values in LOOPS[name](params, features, eeg):
+            want[row, number] += values
+    np.testing.assert_allclose(found, want, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("read", SUMMARY_READS)
+def test_a_window_is_read_alike_wherever_it_lies_and_gradients_are_finite(read):
+    """Alone in a row, and with padding of another kind."""
+    module, params, features, eeg = summary(read)
+    whole = module.apply({"params": params}, features, eeg)
+    for row, number, _, places in windows(eeg):
+        here = places.ravel()
+        alone = {key: jnp.asarray(value[row : row + 1, here]) for key, value in eeg.items()}
+        alone["segment"] = jnp.ones_like(alone["segment"])
+        got = module.apply({"params": params}, features[row : row + 1, here], alone)
+        np.testing.assert_allclose(got[0, 1], whole[row, number], rtol=1e-4, atol=1e-5)
+    flat = eeg | {"patches": np.zeros_like(eeg["patches"])}  # a recording that says nothing
+    gradients = jax.grad(lambda p: jnp.square(module.apply({"params": p}, features, flat)).sum())(params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+
+
+def test_a_summary_says_nothing_before_it_is_trained():
+    module, _, features, eeg = summary(*SUMMARY_READS)
+    fresh = module.init(jax.random.key(0), features, eeg)
+    assert not module.apply(fresh, features, eeg).any()
+
+
+def test_rhythms_and_waveform_are_read_through_noise_in_training_alone():
+    for read, noisy in (("features", False), ("rhythms", True), ("waveform", True)):
+        module, params, features, eeg = summary(read)
+        rngs = [{"noise": jax.random.key(seed)} for seed in (1, 2)]
+        draw = [module.apply({"params": params}, features, eeg, False, rngs=noise) for noise in rngs]
+        still = module.apply({"params": params}, features, eeg)
+        assert bool((draw[0] != draw[1]).any()) == bool((draw[0] != still).any()) == noisy
+        there = np.asarray(eeg["segment"]).max(1)
+        for row, last in enumerate(there):  # and places without a window stay silent
+            assert not np.asarray(draw[0][row, last + 1 :]).any() and not np.asarray(draw[0][row, 0]).any()
 
 
 def test_noise_is_the_same_in_all_seconds_of_an_electrode_and_of_no_other():
@@ -68,7 +147,6 @@ def test_noise_is_the_same_in_all_seconds_of_an_electrode_and_of_no_other():
         np.testing.assert_array_equal(values, np.tile(values[0], (len(values), 1)))
     firsts = np.array([values[0] for values in seen.values()])
     assert len(np.unique(firsts[:, 0])) == len(seen)
-    many = np.asarray(window_noise(jax.random.key(1), jnp.zeros((64, LENGTH, 64)), *(
-        np.tile(ids[key][:1], (64, 1)) for key in ("segment", "second")
-    )))  # fmt: skip
+    rows = (np.tile(ids[key][:1], (64, 1)) for key in ("segment", "second"))
+    many = np.asarray(window_noise(jax.random.key(1), jnp.zeros((64, LENGTH, 64)), *rows))
     assert abs(many.mean()) < 0.02 and abs(many.std() - 1) < 0.02

@@ -37,7 +37,7 @@ def test_the_tutorial_ends_in_answers(tmp_path, recordings):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "runs" / "tutorial").mkdir(parents=True)
     path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    environment = os.environ | {"PATH": path, "PYTHONPATH": f"{tmp_path}:{ROOT}", "XLA_FLAGS": ""}  # as users run it
     printed = {}
     for language, title, text in blocks():
         if language == "python":

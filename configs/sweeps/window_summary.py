@@ -14,9 +14,9 @@ def get_config(base: str = "quickstart") -> Sweep:
         "A summary of the window before the question",
         base,
         {
-            "summary": {"instruct": {"summary_width": 256}},
+            "summary": {"instruct": {"summary.reads": ("features",)}},
             "noise": {"instruct": {"feature_noise": 1.0}},
-            "both": {"instruct": {"summary_width": 256, "feature_noise": 1.0}},
+            "both": {"instruct": {"summary.reads": ("features",), "feature_noise": 1.0}},
         },
         measured=("instruct",),
     )

@@ -79,9 +79,10 @@ def _usual(stage):
     from neurolm_jax.data.dialogues import Dialogue, RowSize, fill_dialogues
     from neurolm_jax.data.streams import stack
     from neurolm_jax.models.attention import staircase
+    from neurolm_jax.models.config import SummaryConfig
     from neurolm_jax.models.neurolm import NeuroLM
 
-    count, model = CHANNELS * SECONDS, NeuroLM(dataclasses.replace(stage.model_config, summary_width=0))
+    count, model = CHANNELS * SECONDS, NeuroLM(dataclasses.replace(stage.model_config, summary=SummaryConfig()))
 
     @jax.jit
     def encode(weights, eeg):

@@ -11,6 +11,7 @@ PATCH_SAMPLES = 200  # one second at 200 Hz
 REMAT = ("none", "products", "all")
 PATCH_NORMS = ("patch", "row")
 SPECTRUM_TARGETS = ("log_power", "amplitude")
+SUMMARY_READS = ("features", "rhythms", "waveform")
 SPECTRUM_BINS = 100  # lower half of the 200-bin amplitude spectrum (paper, section 2.2)
 
 
@@ -107,6 +108,25 @@ class LanguageModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class SummaryConfig:
+    """The window's summary that is added to the token before the question; the released models have none."""
+
+    # What it reads, of features (each electrode's own weights), rhythms (band power of virtual electrodes) and waveform
+    # (slow, locked to the window's beginning); () for no summary.
+    reads: tuple[str, ...] = ()
+    width: int = 256  # of the tables into which weights for electrodes and features factor
+    virtual_electrodes: int = 32  # spatial filters whose rhythms are read
+    noise: float = 0.0  # deviation of noise on rhythms and waveform in training, in units of their own
+    seconds: int = 64  # rows of the table for seconds of the waveform
+
+    def __post_init__(self):
+        if unknown := sorted(set(self.reads) - set(SUMMARY_READS)):
+            raise ValueError(
+                f"summary.reads must be of {', '.join(SUMMARY_READS)}, not {', '.join(map(repr, unknown))}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class NeuroLMConfig:
     """Language model over the frozen encoder's features."""
 
@@ -116,5 +136,4 @@ class NeuroLMConfig:
     # Standardise each feature dimension with the statistics gathered while the tokenizer trained. The released models
     # do not.
     feature_norm: bool = True
-    # Width of the window summary that is added to the token before the question; the released models have none, 0.
-    summary_width: int = 0
+    summary: SummaryConfig = SummaryConfig()

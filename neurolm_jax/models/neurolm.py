@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from neurolm_jax.models.attention import Intervals, own_second
-from neurolm_jax.models.config import LanguageModelConfig, NeuroLMConfig
+from neurolm_jax.models.config import PATCH_SAMPLES, LanguageModelConfig, NeuroLMConfig
 from neurolm_jax.models.losses import NO_TARGET
 from neurolm_jax.models.summary import WindowSummary
 from neurolm_jax.models.transformer import Cache, Embedding, LayerNorm, Linear, Stack, StackConfig, named
@@ -101,8 +101,8 @@ class NeuroLM(nn.Module):
         self.channel_embedding = Embedding(c.channels, width, dtype=dtype)
         if c.encoder_width != width:
             self.projection = Linear(width, (None, "embed"), dtype=dtype)
-        if c.summary_width:
-            self.summary = WindowSummary(c.summary_width, width, c.channels, dtype)
+        if c.summary.reads:
+            self.summary = WindowSummary(c.summary, width, c.channels, dtype)
 
     def embed_eeg(self, features: jax.Array, channel: jax.Array, second: jax.Array) -> jax.Array:
         """Features [B, E, W_encoder] (standardised if the config says so), ids [B, E] -> [B, E, W]."""
@@ -137,12 +137,12 @@ class NeuroLM(nn.Module):
         """Rows in which each sample's EEG is followed by its text -> hidden states [B, T, W].
 
         Args:
-          eeg: channel, second, segment [B, E].
+          eeg: channel, second, segment [B, E]; patches [B, E, 200] in 100 microvolts, for a summary.
           mixed: eeg_index [B, T], place among the row's EEG tokens, -1 for text; tokens [B, T], anything for EEG;
             position [B, T] of the text tokens; segment [B, T]; separator [B, T] bool, the token between a sample's EEG
             and its text.
         """
-        x = self._mixed(features, eeg, mixed)
+        x = self._mixed(features, eeg, mixed, deterministic)
         return self.language.hidden(x, intervals, deterministic)
 
     def mixed_prefill(
@@ -168,13 +168,13 @@ class NeuroLM(nn.Module):
         """See ``LanguageModel.decode``."""
         return self.language.decode(tokens, position, seen, cache, place)
 
-    def _mixed(self, features, eeg, mixed):
+    def _mixed(self, features, eeg, mixed, deterministic=True):
         index = mixed["eeg_index"][..., None]
         patches = self.embed_eeg(features, eeg["channel"], eeg["second"])
         patches = jnp.take_along_axis(patches, jnp.maximum(index, 0), axis=1)
         text = self.language.embed(mixed["tokens"], mixed["position"])
-        if self.config.summary_width:
-            summary = self.summary(features, eeg["channel"], eeg["second"], eeg["segment"])
+        if self.config.summary.reads:
+            summary = self.summary(features, eeg, deterministic)
             summary = jnp.take_along_axis(summary, mixed["segment"][..., None], axis=1)
             text += jnp.where(mixed["separator"][..., None], summary, 0)
         return jnp.where(index >= 0, patches, text)
@@ -187,8 +187,9 @@ class NeuroLM(nn.Module):
         segment = jnp.ones_like(channel)
         intervals = own_second(segment, second)
         eeg = self.eeg_hidden(features, channel, second, intervals)
-        if self.config.summary_width:
-            self.summary(features, channel, second, segment)
+        if self.config.summary.reads:
+            patches = jnp.zeros((*channel.shape, PATCH_SAMPLES))
+            self.summary(features, {"patches": patches, "channel": channel, "second": second, "segment": segment})
         return eeg, self.language.embed(tokens, tokens), self.classes()
 
 

@@ -1,25 +1,25 @@
-"""A window's features in one vector, so that a question is answered from all electrodes at once.
+"""A window in one vector, so that a question is answered from all electrodes at once.
 
 The paper's language model has to gather what a window says through its attention heads, which are fewer than the
 electrodes. On sets of a few dozen people it learns the people by heart before it finds weights for each electrode.
 """
+
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from neurolm_jax.models.attention import bidirectional, own_second
-from neurolm_jax.models.transformer import Dtype, named
+from neurolm_jax.models.config import SummaryConfig
+from neurolm_jax.models.readings import FeatureReading, RhythmReading, WaveformReading
+from neurolm_jax.models.transformer import Dtype
 
 
 class WindowSummary(nn.Module):
-    """Each electrode's own linear reading of its features, averaged over seconds and added up over electrodes.
+    """The sum of what is read of each segment's features, rhythms and waveform, as the config says; zero at first."""
 
-    Weights for every electrode and feature factor into three tables (a canonical decomposition of the given width), so
-    that their number does not grow with electrodes times features. The last one starts at zero.
-    """
-
-    width: int
+    config: SummaryConfig
     features: int
     channels: int
     dtype: Dtype = jnp.float32
@@ -28,28 +28,22 @@ class WindowSummary(nn.Module):
     def __call__(
         self,
         features: jax.Array,  # [B, E, W_encoder]
-        channel: jax.Array,  # [B, E]
-        second: jax.Array,  # [B, E], from 0 on in each segment
-        segment: jax.Array,  # [B, E], 0 is padding
+        eeg: Mapping[str, jax.Array],  # patches [B, E, 200] in 100 microvolts; channel, second, segment [B, E]
+        deterministic: bool = True,
     ) -> jax.Array:  # [B, E + 1, W]
         """Return the summary of each segment of each row, at the segment's id; zeros where there is none."""
-        spread = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
-        down = self.param("down", named(spread, "embed", None), (features.shape[-1], self.width), jnp.float32)
-        normal = nn.initializers.normal(1.0)
-        gain = self.param("gain", named(normal, None, None), (self.channels, self.width), jnp.float32)
-        up = self.param("up", named(nn.initializers.zeros, None, "embed"), (self.width, self.features), jnp.float32)
-
-        valid = segment > 0
-        read = jnp.where(valid[..., None], features.astype(jnp.float32) @ down * gain[channel], 0)  # [B, E, width]
-
-        def total(values):  # [E, ...] of a row
-            return jax.vmap(lambda x, ids: jax.ops.segment_sum(x, ids, segment.shape[1] + 1))(values, segment)
-
-        tokens = total(valid.astype(jnp.float32))
-        electrodes = total((valid & (second == 0)).astype(jnp.float32))
-        # Over seconds a mean; over electrodes a sum whose size does not grow with their number.
-        weight = jnp.sqrt(electrodes) / jnp.maximum(tokens, 1)
-        return ((total(read) * weight[..., None]) @ up).astype(self.dtype)
+        c, ids = self.config, (eeg["channel"], eeg["second"], eeg["segment"])
+        size, noise = (self.features, self.channels), c.noise
+        found = 0.0
+        if "features" in c.reads:
+            found += FeatureReading(c.width, *size, name="of_features")(features, *ids)
+        if "rhythms" in c.reads:
+            reading = RhythmReading(c.virtual_electrodes, *size, noise, name="of_rhythms")
+            found += reading(eeg["patches"], *ids, deterministic)
+        if "waveform" in c.reads:
+            reading = WaveformReading(c.width, *size, c.seconds, noise, name="of_waveform")
+            found += reading(eeg["patches"], *ids, deterministic)
+        return found.astype(self.dtype)
 
 
 def window_noise(rng: jax.Array, features: jax.Array, segment: jax.Array, second: jax.Array) -> jax.Array:

@@ -136,7 +136,7 @@ def reconstruction_targets(
     Args:
       patches: [B, T, 200]; segment: [B, T], 0 is padding.
     """
-    raw = _standardise(patches, segment)
+    raw = standardise_segments(patches, segment)
     if config.spectrum_target == "log_power":
         power = standard_log_power(state, patches)
         return power - power.mean(-1, keepdims=True), raw
@@ -156,11 +156,16 @@ def amplitude_spectra(patches: jax.Array, segment: jax.Array) -> jax.Array:
     names = ("batch", "length", None)
     # Each device its own: XLA would bring all patches together for a Fourier transform.
     spectra = over_devices(lambda _, x: jnp.abs(jnp.fft.fft(x, axis=-1)), [names], [lambda spec: spec], patches)
-    return _standardise(spectra, segment)[..., :SPECTRUM_BINS]
+    return standardise_segments(spectra, segment)[..., :SPECTRUM_BINS]
 
 
 def log_power(patches: jax.Array) -> jax.Array:
-    """Log power of each patch at 1 to 100 Hz: [..., 200] in 100 microvolts -> [..., 100].
+    """Log power of each patch at 1 to 100 Hz: [..., 200] in 100 microvolts -> [..., 100]."""
+    return jnp.log(jnp.square(jnp.abs(windowed_spectrum(patches))) + POWER_FLOOR)
+
+
+def windowed_spectrum(patches: jax.Array) -> jax.Array:
+    """Fourier coefficients of patches at 1 to 100 Hz: [..., 200] -> complex [..., 100].
 
     The mean is removed and a Hann window applied, so that slow waves do not leak into every bin.
     """
@@ -168,14 +173,13 @@ def log_power(patches: jax.Array) -> jax.Array:
     names = ("batch", "length", None)
 
     def local(_, x):
-        spectrum = jnp.fft.rfft((x - x.mean(-1, keepdims=True)) * window, axis=-1)
-        return jnp.log(jnp.square(jnp.abs(spectrum[..., 1:])) + POWER_FLOOR)
+        return jnp.fft.rfft((x - x.mean(-1, keepdims=True)) * window, axis=-1)[..., 1:]
 
     return over_devices(local, [names], [lambda spec: spec], patches)
 
 
-def _standardise(x, segment):
-    """z-score of x [B, T, F] per segment with the unbiased deviation."""
+def standardise_segments(x: jax.Array, segment: jax.Array) -> jax.Array:
+    """z-score of x [B, T, F] over all that has the same segment [B, T], with the unbiased deviation."""
 
     def row(x, segment):
         def total(values):

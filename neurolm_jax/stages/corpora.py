@@ -15,7 +15,7 @@ from neurolm_jax.data.streams import Rows
 from neurolm_jax.data.text import TextRows, empty_text
 from neurolm_jax.eeg.tasks import Task, load_task
 from neurolm_jax.errors import UserError
-from neurolm_jax.models.config import EncoderConfig, LanguageModelConfig, NeuroLMConfig, TokenizerConfig
+from neurolm_jax.models.config import EncoderConfig, LanguageModelConfig, NeuroLMConfig, SummaryConfig, TokenizerConfig
 
 
 def tokenizer_config(config: ConfigDict) -> TokenizerConfig:
@@ -37,8 +37,15 @@ def neurolm_config(config: ConfigDict) -> NeuroLMConfig:
         encoder_width=tokenizer.encoder.width,
         channels=tokenizer.encoder.channels,
         feature_norm=config.feature_norm,
-        summary_width=config.get("summary_width", 0),  # of instruct alone
+        summary=_summary_config(config),
     )
+
+
+def _summary_config(config):
+    if "summary" not in config:  # which instruct alone has
+        return SummaryConfig()
+    fields = config.summary.to_dict() | {"noise": config.feature_noise, "seconds": config.tokenizer.encoder.seconds}
+    return SummaryConfig(**fields)
 
 
 def training(config: ConfigDict) -> list[Shards]:

@@ -42,8 +42,8 @@ def check_inherited(config: ConfigDict) -> None:
                 " keeps these weights, also when it has gone on"
             )
         fields = dict(INHERITED[config.stage, earlier])
-        if before.get("summary_width", 0):  # of an instruct stage, on which this one builds
-            fields["summary_width"] = "summary_width"
+        if "summary" in before and before.summary["reads"]:  # of an instruct stage, on which this one builds
+            fields |= {name: name for name in ("summary.reads", "summary.width", "summary.virtual_electrodes")}
         for ours, theirs in fields.items():
             want, found = _field(before, theirs), _field(config, ours)
             if want != found:

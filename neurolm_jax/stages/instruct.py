@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from neurolm_jax.data import vocabulary
 from neurolm_jax.data.dialogues import Augmentation, DialogueRows, RowSize, fill_dialogues
+from neurolm_jax.data.eeg_rows import float_patches
 from neurolm_jax.data.streams import Rows
 from neurolm_jax.data.text import empty_text
 from neurolm_jax.errors import UserError
@@ -80,12 +81,12 @@ class InstructStage(NeuroLMStage):
         """Hidden states [B, A, W] at ``answer_index``, the positions before the answers' tokens."""
         rng_noise, rng_dropout = jax.random.split(rng)
         features, eeg, mixed, intervals = self._mixed(weights, dialogues)
+        rng_feature, rng_summary = jax.random.split(rng_noise)
         if train and self.config.feature_noise:
-            noise = window_noise(rng_noise, features, eeg["segment"], eeg["second"])
+            noise = window_noise(rng_feature, features, eeg["segment"], eeg["second"])
             features += self.config.feature_noise * FEATURE_DEVIATION * noise
-        hidden = self._apply(
-            weights, features, eeg, mixed, intervals, not train, rngs={"dropout": rng_dropout}, method="mixed_hidden"
-        )
+        rngs = {"dropout": rng_dropout, "noise": rng_summary}
+        hidden = self._apply(weights, features, eeg, mixed, intervals, not train, rngs=rngs, method="mixed_hidden")
         return jnp.take_along_axis(hidden, dialogues["mixed"]["answer_index"][..., None], axis=1)
 
     def prefill(self, weights: Weights, dialogues: dict, new_tokens: int) -> Cache:
@@ -116,6 +117,8 @@ class InstructStage(NeuroLMStage):
         features, _ = self.encode(weights.extra, eeg)
         is_text = mixed["eeg_index"] < 0
         separator = is_text & (mixed["tokens"] == vocabulary.SEPARATOR)
+        if self.model_config.summary.reads:
+            eeg = eeg | {"patches": float_patches(eeg)}
         return features, eeg, mixed | {"separator": separator}, staircase(mixed["segment"], mixed["second"], is_text)
 
     @property

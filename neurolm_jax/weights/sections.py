@@ -98,7 +98,8 @@ def arguments(config: ConfigDict) -> dict[str, dict[str, Any]]:
     other = [f"tokenizer.encoder.patch_norm={encoder.patch_norm}"] * (encoder.patch_norm != "row")
     other += ["tokenizer.encoder.causal=True"] * encoder.causal
     other += ["feature_norm=True"] * config.get("feature_norm", False)
-    other += [f"summary_width={config.get('summary_width')}"] * bool(config.get("summary_width", 0))
+    if "summary" in config and config.summary.reads:
+        other += [f"summary.reads={tuple(config.summary.reads)}"]
     other += ["tokenizer.spectrum_head=True"] * (config.stage == "tokenizer" and c.spectrum_head)
     if other:
         raise UserError(

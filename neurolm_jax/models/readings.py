@@ -1,0 +1,173 @@
+"""What a window's summary reads: its features, the rhythms of virtual electrodes, its slow waveform.
+
+Each reading returns one vector for each segment of each row, zero before training. A row holds several segments, tokens
+time-major with the same electrodes in every second of a segment. Places of segments that do not exist hold zeros.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from neurolm_jax.models.attention import own_second
+from neurolm_jax.models.config import PATCH_SAMPLES
+from neurolm_jax.models.tokenizer import standardise_segments, windowed_spectrum
+from neurolm_jax.models.transformer import named
+
+# Edges of the bands in which a virtual electrode's power is read, Hz.
+BANDS = (1, 2, 4, 6, 8, 10, 12, 15, 20, 25, 32, 45)
+STRETCHES = 10  # of a second, whose means are its slow waveform
+POWER_FLOOR = 1e-6  # of 100 microvolts squared, times the frequency squared
+
+
+class FeatureReading(nn.Module):
+    """Weights of their own for every electrode and feature; over seconds a mean.
+
+    The weights factor into three tables (a canonical decomposition of the given width), so that their number does not
+    grow with electrodes times features.
+    """
+
+    width: int
+    features: int
+    channels: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array, channel: jax.Array, second: jax.Array, segment: jax.Array) -> jax.Array:
+        """Features [B, E, W_encoder], ids [B, E] -> [B, E + 1, W]."""
+        read = _Factors(self.width, self.channels, name="factors")(features, channel)  # [B, E, width]
+        return _Up(self.features, name="output")(_mean_over_seconds(read, second, segment))
+
+
+class RhythmReading(nn.Module):
+    """Log power of virtual electrodes in bands: spatial filters that are learnt, as in shallow networks for EEG.
+
+    A virtual electrode is a weighted sum of those that a window has, with weights of norm one. Its power is taken
+    after the sum, which no function of single electrodes' features can do, and averaged over seconds. Each frequency
+    counts as in a spectrum that falls with its square, and the window's level is removed.
+    """
+
+    electrodes: int
+    features: int
+    channels: int
+    noise: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self,
+        patches: jax.Array,  # [B, E, 200], 100 microvolts
+        channel: jax.Array,  # [B, E]
+        second: jax.Array,  # [B, E]
+        segment: jax.Array,  # [B, E]
+        deterministic: bool = True,
+    ) -> jax.Array:  # [B, E + 1, W]
+        normal = nn.initializers.normal(1.0)
+        filters = self.param("filters", named(normal, None, None), (self.channels, self.electrodes), jnp.float32)
+        valid = segment > 0
+        first = own_second(segment, second).start  # [B, E]: where the token's second begins
+        begins = valid & (first == jnp.arange(segment.shape[1]))
+        spectrum = windowed_spectrum(patches)[..., BANDS[0] - 1 : BANDS[-1]] * np.arange(BANDS[0], BANDS[-1] + 1)
+        weights = jnp.where(valid[..., None], filters[channel], 0)  # [B, E, electrodes]
+
+        def power(weight):  # [B, E] of one virtual electrode -> [B, E + 1, bands]
+            summed = _sums(spectrum * weight[..., None], first)[:, :-1]  # [B, E, bins], at the first token of a second
+            squared = jnp.square(summed.real) + jnp.square(summed.imag)
+            bands = jnp.where(begins[..., None], squared, 0) @ _POOL
+            norm = _sums(jnp.square(weight)[..., None], segment)  # [B, E + 1, 1], in all seconds
+            return _sums(bands, segment) / jnp.maximum(norm, 1e-9)
+
+        found = jax.lax.map(power, jnp.moveaxis(weights, -1, 0))  # [electrodes, B, E + 1, bands]
+        read = jnp.moveaxis(jnp.log(found + POWER_FLOOR), 0, 2).reshape(*found.shape[1:3], -1)
+        read -= read.mean(-1, keepdims=True)
+        read *= jax.lax.rsqrt(jnp.square(read).mean(-1, keepdims=True) + 1e-6)
+        if self.noise and not deterministic:
+            read += self.noise * jax.random.normal(self.make_rng("noise"), read.shape)
+        there = _sums(valid[..., None].astype(jnp.float32), segment) > 0
+        read = jnp.where(there.at[:, 0].set(False), read, 0) / np.sqrt(self.electrodes)
+        return _Up(self.features, name="output")(read)
+
+
+class WaveformReading(nn.Module):
+    """Weights of their own for every electrode, second and tenth of a second of the waveform, z-scored in its window.
+
+    For what is locked to the window's beginning, such as potentials after a stimulus; factored as the features' are.
+    """
+
+    width: int
+    features: int
+    channels: int
+    seconds: int
+    noise: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self,
+        patches: jax.Array,  # [B, E, 200], any unit
+        channel: jax.Array,  # [B, E]
+        second: jax.Array,  # [B, E]
+        segment: jax.Array,  # [B, E]
+        deterministic: bool = True,
+    ) -> jax.Array:  # [B, E + 1, W]
+        wave = standardise_segments(patches, segment)
+        wave = wave.reshape(*wave.shape[:2], STRETCHES, -1).mean(-1)  # [B, E, stretches]
+        if self.noise and not deterministic:
+            wave += self.noise * jax.random.normal(self.make_rng("noise"), wave.shape)
+        normal = nn.initializers.normal(1.0)
+        time = self.param("time", named(normal, None, None), (self.seconds, self.width), jnp.float32)
+        read = _Factors(self.width, self.channels, name="factors")(wave, channel) * time[second]
+        valid = (segment > 0)[..., None]
+        tokens = _sums(valid.astype(jnp.float32), segment)
+        read = _sums(jnp.where(valid, read, 0), segment) / jnp.sqrt(jnp.maximum(tokens, 1))
+        return _Up(self.features, name="output")(read.at[:, 0].set(0))
+
+
+class _Factors(nn.Module):
+    """[B, E, F] -> [B, E, width]: a table for features, multiplied by one for electrodes."""
+
+    width: int
+    channels: int
+
+    @nn.compact
+    def __call__(self, x, channel):
+        spread = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+        down = self.param("down", named(spread, "embed", None), (x.shape[-1], self.width), jnp.float32)
+        normal = nn.initializers.normal(1.0)
+        gain = self.param("gain", named(normal, None, None), (self.channels, self.width), jnp.float32)
+        return x.astype(jnp.float32) @ down * gain[channel]
+
+
+class _Up(nn.Module):
+    """[..., width] -> [..., W], by a table that starts at zero."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x):
+        shape = x.shape[-1], self.features
+        return x @ self.param("up", named(nn.initializers.zeros, None, "embed"), shape, jnp.float32)
+
+
+def _mean_over_seconds(x, second, segment):
+    """[B, E, width] -> [B, E + 1, width]: over seconds a mean; over electrodes a sum whose size does not grow with
+    their number."""
+    valid = (segment > 0)[..., None]
+    tokens = _sums(valid.astype(jnp.float32), segment)
+    electrodes = _sums((valid & (second == 0)[..., None]).astype(jnp.float32), segment)
+    total = _sums(jnp.where(valid, x, 0), segment)
+    return (total * jnp.sqrt(electrodes) / jnp.maximum(tokens, 1)).at[:, 0].set(0)
+
+
+def _sums(x, ids):
+    """Sums of x [B, E, F] over tokens with the same id [B, E] -> [B, E + 1, F], at that id."""
+    return jax.vmap(lambda values, places: jax.ops.segment_sum(values, places, ids.shape[1] + 1))(x, ids)
+
+
+def _pool():
+    """[bins, bands]: mean over the bins of each band; bin 0 is that of the lowest edge."""
+    frequency = np.arange(BANDS[0], BANDS[-1] + 1)[:, None]
+    low, high = np.array(BANDS[:-1]), np.array(BANDS[1:])
+    inside = (frequency >= low) & ((frequency < high) | ((high == BANDS[-1]) & (frequency == high)))
+    return (inside / inside.sum(0)).astype(np.float32)
+
+
+_POOL = _pool()
+assert PATCH_SAMPLES % STRETCHES == 0
