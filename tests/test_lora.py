@@ -112,7 +112,7 @@ def test_export_folds_the_terms(small_data, runs, tmp_path):
 def test_a_stage_may_begin_with_what_low_rank_terms_have_learnt(tuned, small_data, runs, tmp_path):
     c = config("instruct", small_data, runs, steps=0)
     c.initial.pretrain = str(tuned)
-    with pytest.raises(UserError, match=r"config.summary.reads: \(\), but .* trained with summary.reads \('features', "):
+    with pytest.raises(UserError, match=r"config.summary.reads: \(\), but .* summary.reads \('features', "):
         train.train(c, tmp_path / "without")
     c.summary.reads, c.summary.width = SUMMARY_READS, 8
     train.train(c, tmp_path / "next")
