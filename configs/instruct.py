@@ -32,6 +32,8 @@ def get_config(size: str = "b") -> ConfigDict:
     c.augmentation.scale = 0.0  # deviation of the log of a gain common to all channels, drawn anew for every sample
     c.augmentation.offset = 0.0  # deviation of a constant added to each channel, microvolts
     c.data.splits = ("train",)  # parts to learn from; ("train", "validation") for a last fit, all settings chosen
+    c.data.folds = 0  # into which each task's people are dealt anew, in place of the published parts; 0 keeps those
+    c.data.fold = 0  # that is tested on, from 0; the next is its validation part, the others are learnt from
     c.data.share = 1.0  # of the recordings to learn from, in each folder; a smaller share is part of a larger one
     c.data.tasks = ("tuab", "tuev", "tusl", "seed", "seed_iv", "hmc", "workload")  # or FILE.py of your own
     # "shuffled" offers lettered options in any order, "varied" asks in other words too.

@@ -132,7 +132,7 @@ _SIZES = """language.layers language.heads language.width language.vocabulary la
 _COUNTS = """batch_size text_batch_size accumulation checkpoint_every keep_checkpoints validation_batches log_every
     data.threads faults.in_a_row"""
 _NOT_NEGATIVE = """steps seed warmup_steps evaluate_every weight_decay clip_norm final_learning_rate language.lora_rank
-    language.lora_alpha data.damaged faults.rollbacks faults.spike text_loss_weight feature_noise
+    language.lora_alpha data.folds data.fold data.damaged faults.rollbacks faults.spike text_loss_weight feature_noise
     frequency_loss_weight feature_spectrum_loss_weight raw_loss_weight domain_loss_weight augmentation.scale
     augmentation.offset patience.restore patience.data patience.compile patience.step patience.save"""
 _BOUNDS = [

@@ -18,7 +18,7 @@ from neurolm_jax.data.shards import open_shards
 from neurolm_jax.data.streams import stack
 from neurolm_jax.eeg.tasks import load_task, prompts
 from neurolm_jax.inference import baselines
-from neurolm_jax.inference.features import all_alike, encode_windows
+from neurolm_jax.inference.features import encode_windows, pooling
 from neurolm_jax.inference.generation import generate, read_answer, text_of
 from neurolm_jax.inference.model import Trained
 from neurolm_jax.inference.questions import QuestionRows, Size, row_size
@@ -194,18 +194,23 @@ def test_a_probe_of_classes_that_are_not_all_there():
 
 
 def test_features_do_not_depend_on_the_company(model, windows):
-    features, counts = encode_windows(model, windows[1], True)
-    feature, count = encode_windows(model, few(windows[1], [2]), True)
+    features, counts = encode_windows(model, windows[1], "none")
+    feature, count = encode_windows(model, few(windows[1], [2]), "none")
     np.testing.assert_allclose(features[2], feature[0], rtol=1e-4, atol=1e-5)
     assert features.shape == (12, 3 * 32) and counts.sum() == 12 * 3 and count.sum() == 3
     assert (counts >= count).all()
 
 
-def test_features_may_be_mean_and_deviation(model, windows):
-    whole, _ = encode_windows(model, windows[0], True)
-    pooled, _ = encode_windows(model, windows[0], False)
-    tokens = whole.reshape(len(whole), 8, 32)
-    np.testing.assert_allclose(pooled, np.concatenate([tokens.mean(1), tokens.std(1)], 1), rtol=1e-4, atol=1e-5)
+def test_features_may_be_averaged(model, windows):
+    """Over all tokens, or over the seconds of each electrode."""
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    for part, electrodes, seconds in ((windows[0], 4, 2), (windows[2], 14, 1)):
+        whole, of_window, of_electrodes = (
+            encode_windows(model, part, pool)[0] for pool in ("none", "window", "electrode")
+        )
+        tokens = whole.reshape(len(whole), seconds, electrodes, 32)
+        close(of_window, np.concatenate([tokens.mean((1, 2)), tokens.std((1, 2))], 1))
+        close(of_electrodes, tokens.mean(1).reshape(len(whole), -1))
 
 
 def test_windows_are_alike_if_their_electrodes_are(model, windows, monkeypatch):
@@ -219,11 +224,16 @@ def test_windows_are_alike_if_their_electrodes_are(model, windows, monkeypatch):
             lambda r: {"electrodes": r.electrodes[::-1]},
         )
     )
-    assert all_alike(model, one, windows[0])
+    assert pooling(model, one, windows[0]) == "none"
     for records in (fewer, other):
-        assert not all_alike(model, one, Few(one.task, records, one.labels))
-    monkeypatch.setattr(features, "LARGEST", 10)
-    assert not all_alike(model, one)
+        assert pooling(model, one, Few(one.task, records, one.labels)) == "window"
+    tokens = 32 * one.task.seconds * len(one.records[0].electrodes)
+    monkeypatch.setattr(features, "MOST_TOKENS", tokens)
+    assert pooling(model, one) == "none"
+    monkeypatch.setattr(features, "MOST_TOKENS", tokens - 1)
+    assert pooling(model, one) == "electrode"
+    monkeypatch.setattr(features, "MOST_ELECTRODES", 10)
+    assert pooling(model, one) == "window"
 
 
 def test_rows_hold_several_small_questions_beside_a_large_one(model):

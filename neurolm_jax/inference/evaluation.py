@@ -13,7 +13,7 @@ from neurolm_jax.configuration import use_compilation_cache
 from neurolm_jax.eeg.tasks import prompts
 from neurolm_jax.errors import UserError
 from neurolm_jax.inference import baselines
-from neurolm_jax.inference.features import all_alike, encode_windows
+from neurolm_jax.inference.features import encode_windows, pooling
 from neurolm_jax.inference.findings import codebook_use
 from neurolm_jax.inference.finetuning import finetune
 from neurolm_jax.inference.generation import generate_answers
@@ -21,6 +21,7 @@ from neurolm_jax.inference.measures import (
     calibration_error,
     fit_temperature,
     measure,
+    measure_units,
     measure_words,
     with_temperature,
 )
@@ -140,8 +141,8 @@ def _evaluate_task(model, windows, options, among, opened):
     found["published"] = {name: dict(figures) for name, figures in task.published.items()}
     found["calibration"] = _calibrate(model, windows, probabilities, options, among, opened)
     training = None if options.quick else opened(*model.stage.config.data.splits)[task.name].at_most(baselines.MOST)
-    whole = all_alike(model, windows, *([training] if training else []))
-    features, codes = encode_windows(model, windows, whole, among)
+    pool = pooling(model, windows, *([training] if training else []))
+    features, codes = encode_windows(model, windows, pool, among)
     found["code_counts"] = codes.tolist()
     if options.varied:
         found["prompts"] = _ask_otherwise(model, windows, probabilities, among)
@@ -154,7 +155,7 @@ def _evaluate_task(model, windows, options, among, opened):
         found["baselines"] = {"fine-tuned encoder": _measure(windows, tuned)}
     if not training:
         return found, None
-    trained, _ = encode_windows(model, training, whole, among)
+    trained, _ = encode_windows(model, training, pool, among)
     return found, functools.partial(_baselines, training, trained, windows, features)
 
 
@@ -167,7 +168,10 @@ def _sizes(windows, varied):
 def _measure(windows, probabilities):
     task = windows.task
     positive = task.labels.index(task.positive) if task.positive else 1
-    return measure(windows.labels, probabilities, task.labels, windows.groups, positive)
+    units = {"recordings": windows.recordings, "people": windows.groups}
+    whole = {name: measure_units(windows.labels, probabilities, unit) for name, unit in units.items()}
+    found = measure(windows.labels, probabilities, task.labels, windows.groups, positive)
+    return found | {"units": {name: figures for name, figures in whole.items() if figures}}
 
 
 def _calibrate(model, windows, probabilities, options, among, opened):

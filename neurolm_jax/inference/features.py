@@ -11,24 +11,35 @@ from neurolm_jax.inference.model import Trained, over_rows
 from neurolm_jax.inference.questions import Question, QuestionRows, Size, row_size
 from neurolm_jax.inference.windows import Windows, middle
 
-LARGEST = 4096  # numbers of a window that a probe reads one by one
+# Numbers of a window that a probe reads one by one, at most.
+MOST_TOKENS, MOST_ELECTRODES = 4096, 8192
+POOLS = ("none", "electrode", "window")
 
 
-def all_alike(model: Trained, *parts: Windows) -> bool:
-    """Whether the windows of all parts have the same electrodes, and so few features that each can be told apart."""
+def pooling(model: Trained, *parts: Windows) -> str:
+    """How far the features of all parts' windows are averaged for a probe; the least that leaves it few enough numbers.
+
+    "none" keeps every token; "electrode" averages over seconds, which wants the same electrodes in all windows;
+    "window" averages over all tokens.
+    """
     width = model.stage.tokenizer_config.encoder.width
     montages = {montage for windows in parts for montage in windows.montages.tolist()}
-    largest = max(int(windows.channels.max()) * windows.task.seconds * width for windows in parts if len(windows))
-    return len(montages) == 1 and largest <= LARGEST
+    if len(montages) > 1:
+        return "window"
+    electrodes = max(int(windows.channels.max()) for windows in parts if len(windows))
+    seconds = max(windows.task.seconds for windows in parts)
+    if electrodes * seconds * width <= MOST_TOKENS:
+        return "none"
+    return "electrode" if electrodes * width <= MOST_ELECTRODES else "window"
 
 
 def encode_windows(
-    model: Trained, windows: Windows, whole: bool, among: Sequence[Size] = ()
+    model: Trained, windows: Windows, pool: str, among: Sequence[Size] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features of every window's middle crop, and how often each code occurs in them, [K].
 
-    Features [N, F]: all of a window's S * C * W if ``whole``, which makes sense for windows that are ``all_alike``,
-    otherwise mean and deviation of each of the W dimensions over its tokens.
+    Features [N, F]: all of a window's S * C * W for ``pool`` "none"; their means over seconds, C * W, for "electrode";
+    mean and deviation of each of the W dimensions over its tokens for "window". See ``pooling``.
     """
     task = windows.task
 
@@ -46,9 +57,16 @@ def encode_windows(
         for number in rows.questions(row):
             here = slice(stop, stop := stop + sizes[number].eeg)
             tokens = np.asarray(features[here], np.float32)
-            found[number] = tokens.ravel() if whole else np.concatenate([tokens.mean(0), tokens.std(0)])
+            found[number] = _pooled(tokens, int(windows.channels[number]), pool)
             counts += np.bincount(codes[here], minlength=len(counts))
     return np.stack(found), counts
+
+
+def _pooled(tokens, electrodes, pool):
+    """[S * C, W], time-major -> [F]."""
+    if pool == "window":
+        return np.concatenate([tokens.mean(0), tokens.std(0)])
+    return (tokens if pool == "none" else tokens.reshape(-1, electrodes, tokens.shape[-1]).mean(0)).ravel()
 
 
 @functools.lru_cache(maxsize=4)

@@ -56,6 +56,19 @@ def measure(
     }
 
 
+def measure_units(labels: np.ndarray, probabilities: np.ndarray, units: np.ndarray) -> dict | None:
+    """balanced_accuracy and count of whole units [N] (recordings, people), whose windows' probabilities are averaged;
+    None where the windows of one differ in label."""
+    _, first, unit = np.unique(units.astype(str), return_index=True, return_inverse=True)
+    if (labels != labels[first][unit]).any():
+        return None
+    total = np.zeros((len(first), probabilities.shape[1]))
+    np.add.at(total, unit, probabilities)
+    label, answered = labels[first], total.argmax(axis=1)
+    recall = [np.mean(answered[label == k] == k) for k in np.unique(label)]
+    return {"balanced_accuracy": float(np.mean(recall)), "count": len(first)}
+
+
 def measure_words(labels: np.ndarray, answers: Sequence[int | None], classes: int) -> dict:
     """balanced_accuracy and the share of unreadable answers; an unreadable answer is wrong, and no class."""
     answered = np.array([-1 if answer is None else answer for answer in answers])

@@ -21,7 +21,8 @@ class Windows:
 
     labels [N]: place in ``task.labels``. channels, samples [N]: of each window; montages [N]: a number that tells its
     set of electrodes. groups [N]: its subject, or its recording where the set does not tell subjects: windows of one
-    group are no independent evidence. electrodes: ids of all that occur. content_hash: of all of them.
+    group are no independent evidence. recordings [N]: of each window. electrodes: ids of all that occur. content_hash:
+    of all of them.
     """
 
     def __init__(self, task: Task, parts: Sequence[Shards]):
@@ -36,6 +37,7 @@ class Windows:
             for key in ("channels", "samples", "montage")
         )
         self.groups = np.array([group for shards in parts for group in _groups(shards)], object)
+        self.recordings = np.array([name for shards in parts for name in _recordings(shards)], object)
         self.content_hash = "-".join(shards.manifest["content_hash"] for shards in parts)
         used = [r for shards in parts for r in shards.manifest["recordings"] if r["outcome"] == "used"]
         self.electrodes = sorted({electrode_id(name) for r in used for name in r["channels"]})
@@ -51,7 +53,7 @@ class Windows:
             return self
         chosen = np.sort(np.random.default_rng(DRAWN).permutation(len(self))[:count])
         few = copy.copy(self)
-        for name in ("labels", "channels", "samples", "montages", "groups", "_numbers"):
+        for name in ("labels", "channels", "samples", "montages", "groups", "recordings", "_numbers"):
             setattr(few, name, getattr(self, name)[chosen])
         return few
 
@@ -75,6 +77,11 @@ def read_windows(parts: Iterable[tuple[Task, Shards]]) -> dict[str, Windows]:
 def _groups(shards):
     recordings = shards.manifest["recordings"]
     names = [r.get("subject") or r["name"] for r in recordings]
+    return [names[number] for number in shards.manifest["index"].get("recording", [])]
+
+
+def _recordings(shards):
+    names = [recording["name"] for recording in shards.manifest["recordings"]]
     return [names[number] for number in shards.manifest["index"].get("recording", [])]
 
 

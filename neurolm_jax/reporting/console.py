@@ -37,6 +37,25 @@ def print_results(tasks: dict, codebook: dict | None, title: str) -> None:
     console.print("Not a medical device.", highlight=False)
 
 
+def print_folds(tasks: dict, title: str) -> None:
+    """Mean and deviation over folds and seeds, by task and method; ``tasks`` as ``summarise`` finds them."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from neurolm_jax.inference.cross_validation import UNITS
+
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, show_edge=False)
+    for column in ("balanced accuracy", "", *UNITS):
+        table.add_column(column, no_wrap=True)
+    for name, methods in tasks.items():
+        for method, units in methods.items():
+            cells = [units.get(unit) for unit in UNITS]
+            shown = [f"{one['mean']:.3f} ± {one['deviation']:.3f}" if one else "" for one in cells]
+            table.add_row(name if method == "answers" else "", method, *shown)
+    Console(markup=False).print(table)
+
+
 def print_recordings(manifest: dict, title: str) -> None:
     """Hours of prepared shards, and what was left out and why."""
     recordings = manifest["recordings"]

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from neurolm_jax.data import guard, remote
 from neurolm_jax.data.eeg_rows import EEGRows, empty_shard_row
+from neurolm_jax.data.folds import of_people, people_of, split_people
 from neurolm_jax.data.mixture import Mixture
 from neurolm_jax.data.shards import Shards, open_shards, read_manifest
 from neurolm_jax.data.shares import take
@@ -16,6 +17,8 @@ from neurolm_jax.data.text import TextRows, empty_text
 from neurolm_jax.eeg.tasks import Task, load_task
 from neurolm_jax.errors import UserError
 from neurolm_jax.models.config import EncoderConfig, LanguageModelConfig, NeuroLMConfig, SummaryConfig, TokenizerConfig
+
+SPLITS = ("train", "validation", "test")
 
 
 def tokenizer_config(config: ConfigDict) -> TokenizerConfig:
@@ -105,7 +108,7 @@ def tasks(config: ConfigDict, *splits: str) -> list[tuple[Task, Shards]]:
 
     Raises:
       UserError: no task, one that is not known or named twice, or with windows longer than the encoder reads; shards
-        that are missing or damaged, or share a recording with a test part.
+        that are missing or damaged, or share a recording with a test part; see ``split_people`` for folds.
     """
     if not config.data.tasks:
         raise UserError("config.data.tasks: want one or more")
@@ -121,10 +124,32 @@ def tasks(config: ConfigDict, *splits: str) -> list[tuple[Task, Shards]]:
                 f"config.data.tasks: {task.name} has windows of {task.seconds} s, the encoder reads {longest} at most"
                 " (config.tokenizer.encoder.seconds)"
             )
+    if config.data.folds:
+        return _folded(config, found, splits)
     parts = [(task, *_opened("data.tasks", [task_folder(config, task, split)])) for task in found for split in splits]
     if "test" not in splits:
-        paths = [task_folder(config, task, split) for task in found for split in splits]
-        guard.check_disjoint([(path, part.manifest) for path, (_, part) in zip(paths, parts)], _tests(config))
+        guard.check_disjoint(_named(part for _, part in parts), _tests(config))
+    return parts
+
+
+def _folded(config, found, splits):
+    """The same of a fold: every set's people, of all its published parts, dealt anew."""
+    folds, fold = config.data.folds, config.data.fold
+    if folds < 3 or not 0 <= fold < folds:
+        raise UserError(
+            f"config.data.folds: want 0, or 3 or more, and config.data.fold below it, not {fold} of {folds}"
+        )
+    parts, tests = [], []
+    for task in found:
+        published = _opened("data.tasks", [task_folder(config, task, split) for split in SPLITS])
+        dealt = split_people(published, folds)
+        for split in splits:
+            parts += [(task, part) for part in of_people(published, split, people_of(split, dealt, fold))]
+        tests += of_people(published, "test", people_of("test", dealt, fold))
+    if "test" not in splits:
+        ours = {str(task_folder(config, task, "test")) for task in found}
+        others = [(folder, manifest) for folder, manifest in _tests(config) if str(folder) not in ours]
+        guard.check_disjoint(_named(part for _, part in parts), [*_named(tests), *others])
     return parts
 
 
@@ -170,6 +195,11 @@ def _paths(config, names):
     if not paths:
         raise UserError("data.train and data.validation must name at least one folder under data.root")
     return paths
+
+
+def _named(parts):
+    """Path and manifest of each."""
+    return [(part.path, part.manifest) for part in parts]
 
 
 def _opened(field, paths):
