@@ -75,7 +75,7 @@ _STAGES = {
         "evaluate_every": 100,
         "data": {"tasks": TASKS},
         "tokenizer": _SPECTRUM,
-        "summary": {"reads": ("features", "rhythms", "waveform")},
+        "summary": {"reads": ("spectrum", "rhythms", "waveform")},
         "feature_noise": 1.0,
         "augmentation": {"scale": 0.1},
     },

@@ -31,7 +31,12 @@ def test_few_parameters_are_trained_and_the_others_stay(tuned, runs):
     stage, weights = restore_stage(tuned, make_mesh())
     _, before = restore_stage(runs / "pretrain", make_mesh())
     jax.tree.map(np.testing.assert_array_equal, weights.extra["frozen"], before.params)
-    summary = {"of_features", "of_rhythms", "of_waveform"}  # new in this stage, so it is trained as it is
+    summary = {
+        "of_features",
+        "of_spectrum",
+        "of_rhythms",
+        "of_waveform",
+    }  # new in this stage, so it is trained as it is
     assert set(weights.params["summary"]) == summary
     terms = {name: part for name, part in weights.params.items() if name != "summary"}
     names = {str(path[-1].key) for path, _ in jax.tree_util.tree_leaves_with_path(terms)}

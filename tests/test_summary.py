@@ -8,8 +8,8 @@ import pytest
 from scipy.signal import get_window
 
 from neurolm_jax.models.config import SUMMARY_READS, SummaryConfig
-from neurolm_jax.models.readings import BANDS
-from neurolm_jax.models.summary import WindowSummary, window_noise
+from neurolm_jax.models.readings import BANDS, window_noise
+from neurolm_jax.models.summary import WindowSummary
 
 WIDTH, RANK, OUT, FILTERS = 5, 7, 3, 4
 # Electrodes and seconds of the segments of each of two rows, which are padded to 24 tokens.
@@ -59,6 +59,18 @@ def by_features(params, features, eeg):
         yield row, number, sum(x @ tables[e] for x, e in zip(means, electrodes)) / np.sqrt(len(electrodes))
 
 
+def by_spectrum(params, features, eeg):
+    """A table of weights for every electrode and frequency, made whole, and for the window's level beside them."""
+    factors, up = params["of_spectrum"]["factors"], params["of_spectrum"]["output"]["up"]
+    tables = np.einsum("fr,cr,rw->cfw", factors["down"], factors["gain"], up)
+    for row, number, electrodes, places in windows(eeg):
+        samples = eeg["patches"][row, places].astype(np.float64)
+        samples = (samples - samples.mean(-1, keepdims=True)) * get_window("hann", 200, fftbins=False)
+        power = np.log(np.abs(np.fft.rfft(samples))[..., 1:46] ** 2 * np.arange(1, 46) ** 2 + 1e-4)  # [S, C, 45]
+        read = np.append(power.mean(0) - power.mean(), np.full((len(electrodes), 1), power.mean()), axis=-1)
+        yield row, number, sum(x @ tables[e] for x, e in zip(read, electrodes)) / np.sqrt(len(electrodes))
+
+
 def by_rhythms(params, features, eeg):
     """Filter the samples themselves, then take the power of each band."""
     filters, up = np.asarray(params["of_rhythms"]["filters"], np.float64), params["of_rhythms"]["output"]["up"]
@@ -70,7 +82,7 @@ def by_rhythms(params, features, eeg):
         read = []
         for low, high in zip(BANDS, BANDS[1:]):
             last = high + (high == BANDS[-1])
-            read.append(np.log(power[:, :, low:last].mean((1, 2)) + 1e-6))
+            read.append(np.log(power[:, :, low:last].mean((1, 2)) + 1e-4))
         read = np.stack(read, -1).ravel()
         yield row, number, (read - read.mean()) / read.std() / np.sqrt(FILTERS) @ np.asarray(up)
 
@@ -88,10 +100,10 @@ def by_waveform(params, features, eeg):
         yield row, number, read / np.sqrt(places.size)
 
 
-LOOPS = {"features": by_features, "rhythms": by_rhythms, "waveform": by_waveform}
+LOOPS = {"features": by_features, "spectrum": by_spectrum, "rhythms": by_rhythms, "waveform": by_waveform}
 
 
-@pytest.mark.parametrize("reads", [("features",), ("rhythms",), ("waveform",), SUMMARY_READS])
+@pytest.mark.parametrize("reads", [("features",), ("spectrum",), ("rhythms",), ("waveform",), SUMMARY_READS])
 def test_each_reading_equals_a_loop_over_windows(reads):
     module, params, features, eeg = summary(*reads)
     found = np.asarray(module.apply({"params": params}, features, eeg))
@@ -125,7 +137,7 @@ def test_a_summary_says_nothing_before_it_is_trained():
 
 
 def test_rhythms_and_waveform_are_read_through_noise_in_training_alone():
-    for read, noisy in (("features", False), ("rhythms", True), ("waveform", True)):
+    for read, noisy in (("features", False), ("spectrum", True), ("rhythms", True), ("waveform", True)):
         module, params, features, eeg = summary(read)
         rngs = [{"noise": jax.random.key(seed)} for seed in (1, 2)]
         draw = [module.apply({"params": params}, features, eeg, False, rngs=noise) for noise in rngs]

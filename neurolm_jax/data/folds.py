@@ -22,7 +22,7 @@ def split_people(parts: Sequence[Shards], folds: int) -> list[set[str]]:
     recordings are the same, whatever they are called, stay together.
 
     Raises:
-      UserError: fewer people than folds; a manifest that tells no subjects.
+      UserError: fewer people than folds.
     """
     labels = collections.defaultdict(collections.Counter)
     alike: dict[str, set[str]] = {}
@@ -78,13 +78,8 @@ def of_people(parts: Iterable[Shards], split: str, people: set[str]) -> list[Sha
 
 
 def _people(part):
-    """The subject of each recording of a part."""
-    recordings = part.manifest.get("recordings", [])
-    if any(r["outcome"] == "used" and not r.get("subject") for r in recordings):
-        raise UserError(
-            f"config.data.folds: {part.path}/manifest.json tells no subjects, so people cannot be kept apart"
-        )
-    return [recording.get("subject") or "" for recording in recordings]
+    """The subject of each recording of a part, or the recording itself where the set does not tell subjects."""
+    return [recording.get("subject") or recording["name"] for recording in part.manifest["recordings"]]
 
 
 def _join(alike, one, other):

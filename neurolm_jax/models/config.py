@@ -11,7 +11,7 @@ PATCH_SAMPLES = 200  # one second at 200 Hz
 REMAT = ("none", "products", "all")
 PATCH_NORMS = ("patch", "row")
 SPECTRUM_TARGETS = ("log_power", "amplitude")
-SUMMARY_READS = ("features", "rhythms", "waveform")
+SUMMARY_READS = ("features", "spectrum", "rhythms", "waveform")
 SPECTRUM_BINS = 100  # lower half of the 200-bin amplitude spectrum (paper, section 2.2)
 
 
@@ -111,12 +111,12 @@ class LanguageModelConfig:
 class SummaryConfig:
     """The window's summary that is added to the token before the question; the released models have none."""
 
-    # What it reads, of features (each electrode's own weights), rhythms (band power of virtual electrodes) and waveform
-    # (slow, locked to the window's beginning); () for no summary.
+    # What it reads, of features and spectrum (each electrode's own), rhythms (band power of virtual electrodes) and
+    # waveform (slow, locked to the window's beginning); () for no summary.
     reads: tuple[str, ...] = ()
     width: int = 256  # of the tables into which weights for electrodes and features factor
     virtual_electrodes: int = 32  # spatial filters whose rhythms are read
-    noise: float = 0.0  # deviation of noise on rhythms and waveform in training, in units of their own
+    noise: float = 0.0  # deviation of noise on all of it but the features, in training, in units of their own
     seconds: int = 64  # rows of the table for seconds of the waveform
 
     def __post_init__(self):

@@ -1,4 +1,4 @@
-"""What a window's summary reads: its features, the rhythms of virtual electrodes, its slow waveform.
+"""What a window's summary reads: features and spectrum of its electrodes, rhythms of virtual ones, its slow waveform.
 
 Each reading returns one vector for each segment of each row, zero before training. A row holds several segments, tokens
 time-major with the same electrodes in every second of a segment. Places of segments that do not exist hold zeros.
@@ -9,15 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from neurolm_jax.models.attention import own_second
+from neurolm_jax.models.attention import bidirectional, own_second
 from neurolm_jax.models.config import PATCH_SAMPLES
 from neurolm_jax.models.tokenizer import standardise_segments, windowed_spectrum
 from neurolm_jax.models.transformer import named
 
+LOWEST, HIGHEST = 1, 45  # Hz, whose power is read
 # Edges of the bands in which a virtual electrode's power is read, Hz.
-BANDS = (1, 2, 4, 6, 8, 10, 12, 15, 20, 25, 32, 45)
+BANDS = (LOWEST, 2, 4, 6, 8, 10, 12, 15, 20, 25, 32, HIGHEST)
 STRETCHES = 10  # of a second, whose means are its slow waveform
-POWER_FLOOR = 1e-6  # of 100 microvolts squared, times the frequency squared
+POWER_FLOOR = 1e-4  # of 100 microvolts squared, times the frequency squared
 
 
 class FeatureReading(nn.Module):
@@ -35,6 +36,39 @@ class FeatureReading(nn.Module):
     def __call__(self, features: jax.Array, channel: jax.Array, second: jax.Array, segment: jax.Array) -> jax.Array:
         """Features [B, E, W_encoder], ids [B, E] -> [B, E + 1, W]."""
         read = _Factors(self.width, self.channels, name="factors")(features, channel)  # [B, E, width]
+        return _Up(self.features, name="output")(_mean_over_seconds(read, second, segment))
+
+
+class SpectrumReading(nn.Module):
+    """Weights of their own for every electrode and frequency, over seconds a mean of log power.
+
+    A way past the tokenizer, for what its features lose. The window's level is told apart from its form.
+    """
+
+    width: int
+    features: int
+    channels: int
+    noise: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self,
+        patches: jax.Array,  # [B, E, 200], 100 microvolts
+        channel: jax.Array,  # [B, E]
+        second: jax.Array,  # [B, E]
+        segment: jax.Array,  # [B, E]
+        deterministic: bool = True,
+    ) -> jax.Array:  # [B, E + 1, W]
+        spectrum = _whitened(patches)
+        power = jnp.log(jnp.square(spectrum.real) + jnp.square(spectrum.imag) + POWER_FLOOR)  # [B, E, bins]
+        valid = (segment > 0)[..., None]
+        tokens = _sums(valid.astype(jnp.float32), segment)
+        level = _sums(power.mean(-1, keepdims=True), segment) / jnp.maximum(tokens, 1)  # [B, E + 1, 1]
+        level = jnp.take_along_axis(level, segment[..., None], axis=1)
+        read = jnp.concatenate([power - level, level], axis=-1)
+        if self.noise and not deterministic:
+            read += self.noise * window_noise(self.make_rng("noise"), read, segment, second)
+        read = _Factors(self.width, self.channels, name="factors")(read, channel)
         return _Up(self.features, name="output")(_mean_over_seconds(read, second, segment))
 
 
@@ -65,7 +99,7 @@ class RhythmReading(nn.Module):
         valid = segment > 0
         first = own_second(segment, second).start  # [B, E]: where the token's second begins
         begins = valid & (first == jnp.arange(segment.shape[1]))
-        spectrum = windowed_spectrum(patches)[..., BANDS[0] - 1 : BANDS[-1]] * np.arange(BANDS[0], BANDS[-1] + 1)
+        spectrum = _whitened(patches)
         weights = jnp.where(valid[..., None], filters[channel], 0)  # [B, E, electrodes]
 
         def power(weight):  # [B, E] of one virtual electrode -> [B, E + 1, bands]
@@ -120,6 +154,21 @@ class WaveformReading(nn.Module):
         return _Up(self.features, name="output")(read.at[:, 0].set(0))
 
 
+def window_noise(rng: jax.Array, features: jax.Array, segment: jax.Array, second: jax.Array) -> jax.Array:
+    """Return normal noise [B, E, W] that is the same in all seconds of an electrode in a window.
+
+    Added to features it does to what is learnt from their means what a ridge penalty does to a regression.
+
+    Args:
+      features: [B, E, W], whose shape is wanted; segment, second: [B, E], tokens time-major with the same electrodes in
+        every second of a segment.
+    """
+    here = jnp.arange(segment.shape[1]) - own_second(segment, second).start  # place within the second
+    first = bidirectional(segment).start + here
+    noise = jax.random.normal(rng, features.shape, features.dtype)
+    return jnp.take_along_axis(noise, first[..., None], axis=1)
+
+
 class _Factors(nn.Module):
     """[B, E, F] -> [B, E, width]: a table for features, multiplied by one for electrodes."""
 
@@ -146,6 +195,11 @@ class _Up(nn.Module):
         return x @ self.param("up", named(nn.initializers.zeros, None, "embed"), shape, jnp.float32)
 
 
+def _whitened(patches):
+    """Fourier coefficients [B, E, 45] of patches, multiplied by their frequency: flat for the usual spectrum of EEG."""
+    return windowed_spectrum(patches)[..., LOWEST - 1 : HIGHEST] * np.arange(LOWEST, HIGHEST + 1)
+
+
 def _mean_over_seconds(x, second, segment):
     """[B, E, width] -> [B, E + 1, width]: over seconds a mean; over electrodes a sum whose size does not grow with
     their number."""
@@ -162,8 +216,8 @@ def _sums(x, ids):
 
 
 def _pool():
-    """[bins, bands]: mean over the bins of each band; bin 0 is that of the lowest edge."""
-    frequency = np.arange(BANDS[0], BANDS[-1] + 1)[:, None]
+    """[bins, bands]: mean over the bins of each band."""
+    frequency = np.arange(LOWEST, HIGHEST + 1)[:, None]
     low, high = np.array(BANDS[:-1]), np.array(BANDS[1:])
     inside = (frequency >= low) & ((frequency < high) | ((high == BANDS[-1]) & (frequency == high)))
     return (inside / inside.sum(0)).astype(np.float32)

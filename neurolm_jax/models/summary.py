@@ -10,14 +10,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from neurolm_jax.models.attention import bidirectional, own_second
 from neurolm_jax.models.config import SummaryConfig
-from neurolm_jax.models.readings import FeatureReading, RhythmReading, WaveformReading
+from neurolm_jax.models.readings import FeatureReading, RhythmReading, SpectrumReading, WaveformReading
 from neurolm_jax.models.transformer import Dtype
 
 
 class WindowSummary(nn.Module):
-    """The sum of what is read of each segment's features, rhythms and waveform, as the config says; zero at first."""
+    """The sum of what each of the config's readings says of a segment; zero at first."""
 
     config: SummaryConfig
     features: int
@@ -37,6 +36,9 @@ class WindowSummary(nn.Module):
         found = 0.0
         if "features" in c.reads:
             found += FeatureReading(c.width, *size, name="of_features")(features, *ids)
+        if "spectrum" in c.reads:
+            reading = SpectrumReading(c.width, *size, noise, name="of_spectrum")
+            found += reading(eeg["patches"], *ids, deterministic)
         if "rhythms" in c.reads:
             reading = RhythmReading(c.virtual_electrodes, *size, noise, name="of_rhythms")
             found += reading(eeg["patches"], *ids, deterministic)
@@ -44,18 +46,3 @@ class WindowSummary(nn.Module):
             reading = WaveformReading(c.width, *size, c.seconds, noise, name="of_waveform")
             found += reading(eeg["patches"], *ids, deterministic)
         return found.astype(self.dtype)
-
-
-def window_noise(rng: jax.Array, features: jax.Array, segment: jax.Array, second: jax.Array) -> jax.Array:
-    """Return normal noise [B, E, W] that is the same in all seconds of an electrode in a window.
-
-    Added to features it does to what is learnt from their means what a ridge penalty does to a regression.
-
-    Args:
-      features: [B, E, W], whose shape is wanted; segment, second: [B, E], tokens time-major with the same electrodes in
-        every second of a segment.
-    """
-    here = jnp.arange(segment.shape[1]) - own_second(segment, second).start  # place within the second
-    first = bidirectional(segment).start + here
-    noise = jax.random.normal(rng, features.shape, features.dtype)
-    return jnp.take_along_axis(noise, first[..., None], axis=1)

@@ -47,7 +47,8 @@ def neurolm_config(config: ConfigDict) -> NeuroLMConfig:
 def _summary_config(config):
     if "summary" not in config:  # which instruct alone has
         return SummaryConfig()
-    fields = config.summary.to_dict() | {"noise": config.feature_noise, "seconds": config.tokenizer.encoder.seconds}
+    fields = config.summary.to_dict() | {"reads": tuple(config.summary.reads)}  # a checkpoint's JSON has a list
+    fields |= {"noise": config.feature_noise, "seconds": config.tokenizer.encoder.seconds}
     return SummaryConfig(**fields)
 
 

@@ -55,4 +55,4 @@ def _field(config, name):
         if part not in config:
             raise UserError(f"config has no {name}: a checkpoint of stage {config.get('stage')} does not fit here")
         config = config[part]
-    return config
+    return tuple(config) if isinstance(config, list) else config  # as JSON has tuples

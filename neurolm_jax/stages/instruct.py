@@ -15,7 +15,7 @@ from neurolm_jax.models import lora
 from neurolm_jax.models.attention import staircase
 from neurolm_jax.models.losses import Mean, chunked_cross_entropy
 from neurolm_jax.models.neurolm import FEATURE_DEVIATION, NeuroLM
-from neurolm_jax.models.summary import window_noise
+from neurolm_jax.models.readings import window_noise
 from neurolm_jax.models.transformer import Cache
 from neurolm_jax.stages import corpora
 from neurolm_jax.stages.base import Terms, Tree, Weights
