@@ -12,6 +12,7 @@ REMAT = ("none", "products", "all")
 PATCH_NORMS = ("patch", "row")
 SPECTRUM_TARGETS = ("log_power", "amplitude")
 SUMMARY_READS = ("features", "spectrum", "rhythms", "waveform")
+HIGHEST = 45  # Hz, up to which log power is read: above, recordings differ in their filters more than in their EEG
 SPECTRUM_BINS = 100  # lower half of the 200-bin amplitude spectrum (paper, section 2.2)
 
 

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from neurolm_jax.models.attention import bidirectional, own_second
-from neurolm_jax.models.config import PATCH_SAMPLES
+from neurolm_jax.models.config import HIGHEST, PATCH_SAMPLES
 from neurolm_jax.models.tokenizer import standardise_segments, windowed_spectrum
 from neurolm_jax.models.transformer import named
 
-LOWEST, HIGHEST = 1, 45  # Hz, whose power is read
+LOWEST = 1  # Hz, from which on power is read
 # Edges of the bands in which a virtual electrode's power is read, Hz.
 BANDS = (LOWEST, 2, 4, 6, 8, 10, 12, 15, 20, 25, 32, HIGHEST)
 STRETCHES = 10  # of a second, whose means are its slow waveform

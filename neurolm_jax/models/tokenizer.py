@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from neurolm_jax.models.config import PATCH_SAMPLES, SPECTRUM_BINS, TokenizerConfig
+from neurolm_jax.models.config import HIGHEST, PATCH_SAMPLES, SPECTRUM_BINS, TokenizerConfig
 from neurolm_jax.models.neural_transformer import NeuralTransformer
 from neurolm_jax.models.placement import over_devices
 from neurolm_jax.models.quantizer import CODEBOOK_AXES, Codebook, create_codebook, normalise
@@ -139,16 +139,18 @@ def reconstruction_targets(
     raw = standardise_segments(patches, segment)
     if config.spectrum_target == "log_power":
         power = standard_log_power(state, patches)
-        return power - power.mean(-1, keepdims=True), raw
+        level = power.sum(-1, keepdims=True) / HIGHEST
+        return jnp.where(np.arange(1, SPECTRUM_BINS + 1) <= HIGHEST, power - level, 0), raw
     return amplitude_spectra(patches, segment), raw
 
 
 def standard_log_power(state: TokenizerState, patches: jax.Array) -> jax.Array:
-    """Log power [..., 100] of patches [..., 200], each bin standardised by the state's statistics.
+    """Log power [..., 100] of patches [..., 200], each bin standardised by the state's statistics; 0 above ``HIGHEST``.
 
     Bins that hold nothing, above a recording's pass band, vary by less than ``LEAST_VARIANCE`` and stay near zero.
     """
-    return (log_power(patches) - state.spectrum_mean) * jax.lax.rsqrt(state.spectrum_variance + LEAST_VARIANCE)
+    power = (log_power(patches) - state.spectrum_mean) * jax.lax.rsqrt(state.spectrum_variance + LEAST_VARIANCE)
+    return jnp.where(np.arange(1, SPECTRUM_BINS + 1) <= HIGHEST, power, 0)
 
 
 def amplitude_spectra(patches: jax.Array, segment: jax.Array) -> jax.Array:

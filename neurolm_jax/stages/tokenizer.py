@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from neurolm_jax.data.eeg_rows import float_patches
 from neurolm_jax.data.streams import Rows
 from neurolm_jax.models import quantizer
-from neurolm_jax.models.config import PATCH_SAMPLES, TokenizerConfig
+from neurolm_jax.models.config import HIGHEST, PATCH_SAMPLES, SPECTRUM_BINS, TokenizerConfig
 from neurolm_jax.models.losses import masked_mean
 from neurolm_jax.models.placement import lookup
 from neurolm_jax.models.tokenizer import (
@@ -135,12 +135,13 @@ def tokenizer_terms(
     frequency, raw = model.apply(variables, quantized.reshape(z.shape), *ids, method="decode")
     frequency_target, raw_target = reconstruction_targets(config, state, patches, eeg["segment"])
 
+    bins = HIGHEST if config.spectrum_target == "log_power" else SPECTRUM_BINS  # others are zero in the target
     features = reverse_gradient(encoding.features, strength)
     eeg_logits = model.apply(variables, features, method="domain_logits")
     text_logits = model.apply(variables, jax.lax.stop_gradient(text), method="domain_logits")
     text_losses = -jax.nn.log_softmax(text_logits)[..., 1]
     losses = {
-        "frequency_loss": masked_mean(jnp.square(frequency - frequency_target).mean(-1), valid),
+        "frequency_loss": masked_mean(jnp.square(frequency - frequency_target).sum(-1) / bins, valid),
         "raw_loss": masked_mean(jnp.square(raw - raw_target).mean(-1), valid),
         "quantizer_loss": masked_mean(error, valid),
         "domain_eeg_loss": masked_mean(-jax.nn.log_softmax(eeg_logits)[..., 0], valid),
@@ -148,7 +149,7 @@ def tokenizer_terms(
     }
     if config.spectrum_head:
         spectrum = model.apply(variables, encoding.features, method="feature_spectrum")
-        spectrum_error = jnp.square(spectrum - standard_log_power(state, patches)).mean(-1)
+        spectrum_error = jnp.square(spectrum - standard_log_power(state, patches)).sum(-1) / HIGHEST
         losses["feature_spectrum_loss"] = masked_mean(spectrum_error, valid)
     counts = quantizer.count_codes(codes.reshape(-1), valid.reshape(-1), config.codes)
     moments = statistics_moments(
