@@ -16,8 +16,8 @@ WAIT = 45.0  # seconds for all to arrive, unless said otherwise
 LONG = 24 * 3600.0  # seconds that processes wait for one that works alone
 DONE = "done"
 GRACE = 10.0  # seconds in which what has ended another process may end this one too, for its own reason
-# Seconds without a sign of life, after which a process is given up and the others end: so many pass on a machine that is
-# asked too much. One that dies is noticed at once, by its connection.
+# Seconds without a sign of life, after which a process is given up and the others end; on a machine that is asked too
+# much, many pass. One that dies is noticed at once, by its connection.
 LOST = 120
 
 
