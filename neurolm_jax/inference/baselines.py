@@ -1,5 +1,6 @@
 """What simple methods reach on the same windows: logistic regression on features of each window."""
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -73,6 +74,9 @@ def probe(train: np.ndarray, labels: np.ndarray, groups: np.ndarray, test: np.nd
         splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
         jobs = -1 if len(labels) > SLOW else None
         search = GridSearchCV(model, strengths, scoring="balanced_accuracy", cv=splitter, n_jobs=jobs)
-        fitted = search.fit(train, labels, groups=group)
+        with warnings.catch_warnings():
+            # Of few people, a fold may lack a class: that is no fault, and known.
+            warnings.filterwarnings("ignore", "y_pred contains classes not in y_true|A single label was found")
+            fitted = search.fit(train, labels, groups=group)
     found[:, present] = fitted.predict_proba(test)
     return found

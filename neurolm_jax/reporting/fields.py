@@ -19,6 +19,7 @@ SECTIONS = {  # of a config, whose fields are those of a dataclass
     "tokenizer.encoder": models.EncoderConfig,
     "tokenizer": models.TokenizerConfig,
     "language": models.LanguageModelConfig,
+    "summary": models.SummaryConfig,
 }
 WIDTH, COLUMN = 120, 32  # of lines, and where comments begin that fit behind a field
 
