@@ -110,15 +110,19 @@ class LanguageModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SummaryConfig:
-    """The window's summary that is added to the token before the question; the released models have none."""
+    """The window's summary that is added to the token before the question; the released models have none.
+
+    ``noise`` is the deviation of what is added in training to all that is read but the features, in units of its own;
+    ``seconds`` the rows of the table for seconds of the waveform. Other sections of a config tell both.
+    """
 
     # What it reads, of features and spectrum (each electrode's own), rhythms (band power of virtual electrodes) and
     # waveform (slow, locked to the window's beginning); () for no summary.
     reads: tuple[str, ...] = ()
     width: int = 256  # of the tables into which weights for electrodes and features factor
     virtual_electrodes: int = 32  # spatial filters whose rhythms are read
-    noise: float = 0.0  # deviation of noise on all of it but the features, in training, in units of their own
-    seconds: int = 64  # rows of the table for seconds of the waveform
+    noise: float = 0.0
+    seconds: int = 64
 
     def __post_init__(self):
         if unknown := sorted(set(self.reads) - set(SUMMARY_READS)):
