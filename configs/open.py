@@ -75,7 +75,7 @@ _STAGES = {
         "evaluate_every": 100,
         "data": {"tasks": TASKS},
         "tokenizer": _SPECTRUM,
-        "summary": {"reads": ("spectrum", "rhythms", "waveform")},
+        "summary": {"reads": ("spectrum", "rhythms", "waveform"), "dropout": 0.5},
         "feature_noise": 1.0,
         "augmentation": {"scale": 0.1},
     },

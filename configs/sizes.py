@@ -68,7 +68,7 @@ def tokenizer(size: str) -> ConfigDict:
 
 def summary() -> ConfigDict:
     """Fields of ``SummaryConfig`` that are not settled by other sections."""
-    return ConfigDict({"reads": (), "width": 256, "virtual_electrodes": 32})
+    return ConfigDict({"reads": (), "width": 256, "virtual_electrodes": 32, "dropout": 0.0})
 
 
 def feature_norm(size: str) -> bool:

@@ -140,7 +140,7 @@ _BOUNDS = [
     (_COUNTS.split(), (1, _LARGEST)),
     (_NOT_NEGATIVE.split(), (0, _LARGEST)),
     (["tokenizer.decay", "tokenizer.dead_below"], (0, 1)),
-    (["language.dropout"], (0, 0.99)),
+    (["language.dropout", "summary.dropout"], (0, 0.99)),
     (["data.share"], (1e-6, 1)),
     (["data.workers"], (0, 1024)),
     (["mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.sequence"], (-1, _LARGEST)),

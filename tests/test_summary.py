@@ -1,5 +1,8 @@
 """A window's summary, and noise on its features, against plain loops over windows."""
 
+import collections
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -146,6 +149,29 @@ def test_rhythms_and_waveform_are_read_through_noise_in_training_alone():
         there = np.asarray(eeg["segment"]).max(1)
         for row, last in enumerate(there):  # and places without a window stay silent
             assert not np.asarray(draw[0][row, last + 1 :]).any() and not np.asarray(draw[0][row, 0]).any()
+
+
+def test_readings_are_left_out_window_by_window_and_each_by_itself():
+    """In training, what is left is doubled: the mean over draws is the whole."""
+    module, params, features, eeg = summary("features", "waveform")
+    config = dataclasses.replace(module.config, dropout=0.5, noise=0.0)
+    draw = jax.jit(
+        lambda key: module.clone(config=config).apply({"params": params}, features, eeg, False, rngs={"noise": key})
+    )
+    parts = [
+        np.asarray(module.clone(config=dataclasses.replace(config, reads=(read,))).apply(
+            {"params": {f"of_{read}": params[f"of_{read}"]}}, features, eeg
+        ))
+        for read in config.reads
+    ]  # fmt: skip
+    kinds = collections.Counter()
+    for seed in range(20):
+        drawn = np.asarray(draw(jax.random.key(seed)))
+        for row, number, _, _ in windows(eeg):
+            options = {(a, b): 2 * (a * parts[0] + b * parts[1])[row, number] for a in (0, 1) for b in (0, 1)}
+            [kind] = [kind for kind, value in options.items() if np.allclose(drawn[row, number], value, atol=1e-4)]
+            kinds[kind] += 1
+    assert len(kinds) == 4 and min(kinds.values()) > 8 and sum(kinds.values()) == 80
 
 
 def test_noise_is_the_same_in_all_seconds_of_an_electrode_and_of_no_other():

@@ -121,6 +121,7 @@ class SummaryConfig:
     reads: tuple[str, ...] = ()
     width: int = 256  # of the tables into which weights for electrodes and features factor
     virtual_electrodes: int = 32  # spatial filters whose rhythms are read
+    dropout: float = 0.0  # share of windows for which a reading is left out in training, each by itself
     noise: float = 0.0
     seconds: int = 64
 

@@ -32,17 +32,19 @@ class WindowSummary(nn.Module):
     ) -> jax.Array:  # [B, E + 1, W]
         """Return the summary of each segment of each row, at the segment's id; zeros where there is none."""
         c, ids = self.config, (eeg["channel"], eeg["second"], eeg["segment"])
-        size, noise = (self.features, self.channels), c.noise
-        found = 0.0
+        tables, size, noise = (c.width, self.features, self.channels), (self.features, self.channels), c.noise
+        found = []
         if "features" in c.reads:
-            found += FeatureReading(c.width, *size, name="of_features")(features, *ids)
+            found.append(FeatureReading(*tables, name="of_features")(features, *ids))
         if "spectrum" in c.reads:
-            reading = SpectrumReading(c.width, *size, noise, name="of_spectrum")
-            found += reading(eeg["patches"], *ids, deterministic)
+            reading = SpectrumReading(*tables, noise, name="of_spectrum")
+            found.append(reading(eeg["patches"], *ids, deterministic))
         if "rhythms" in c.reads:
             reading = RhythmReading(c.virtual_electrodes, *size, noise, name="of_rhythms")
-            found += reading(eeg["patches"], *ids, deterministic)
+            found.append(reading(eeg["patches"], *ids, deterministic))
         if "waveform" in c.reads:
-            reading = WaveformReading(c.width, *size, c.seconds, noise, name="of_waveform")
-            found += reading(eeg["patches"], *ids, deterministic)
-        return found.astype(self.dtype)
+            reading = WaveformReading(*tables, c.seconds, noise, name="of_waveform")
+            found.append(reading(eeg["patches"], *ids, deterministic))
+        # Left out window by window, so that one which learns people by heart does not keep the others from learning.
+        drop = nn.Dropout(c.dropout, broadcast_dims=(-1,), rng_collection="noise", deterministic=deterministic)
+        return sum(map(drop, found)).astype(self.dtype)
