@@ -25,19 +25,20 @@ def get_config(stage: str) -> ConfigDict:
     return c
 
 
-def small(name: str, stage: str, root: str, corpus: Sequence[str]) -> ConfigDict:
-    """A stage of the quickstart's size whose data and earlier stages lie under one folder.
+def small(name: str, stage: str, root: str, corpus: Sequence[str], size: str = "quickstart") -> ConfigDict:
+    """A stage whose data and earlier stages lie under one folder.
 
     Args:
       name: of the config file, for errors.
       corpus: tasks whose recordings tokenizer and pretrain learn from.
+      size: of the model, see ``configs/sizes.py``.
 
     Raises:
       UserError: no such stage.
     """
     if stage not in STAGES:
         raise UserError(f"{name}.py:{stage}: the stages are {', '.join(STAGES)}")
-    c = importlib.import_module(f"configs.{stage}").get_config("quickstart")
+    c = importlib.import_module(f"configs.{stage}").get_config(size)
     c.data.root = f"{root}/data"
     c.compilation_cache = f"{root}/compilation_cache"
     c.text_length = 128

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Open sets of EEG through all stages: one model for four tasks, a table against simple baselines, a report.
 # DATA=DIR has the sets as published (DIR/eegmat, eegmmidb, mdd, guinea_bissau); without it they are downloaded.
-# RUN=runs/open keeps the run, SEED=1 changes the seed. The same command again goes on from where it was.
+# RUN=runs/open keeps the run, SEED=1 changes the seed, SIZE=b trains the larger model, for a GPU. The same command again goes on from where it was.
 set -euo pipefail
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 RUN=${RUN:-runs/open}
 SEED=${SEED:-0}
+SIZE=${SIZE:-small}
 
 libraries=$(python -c 'import numpy, os, scipy; print(os.path.dirname(os.__file__), *numpy.__path__, *scipy.__path__, sep="\n")')
 mapfile -t libraries <<< "$libraries"
@@ -31,7 +32,7 @@ for stage in language tokenizer pretrain instruct; do
     pretrain) initial=(--config.initial.language="$RUN/language" --config.initial.tokenizer="$RUN/tokenizer") ;;
     instruct) initial=(--config.initial.pretrain="$RUN/pretrain") ;;
   esac
-  python -m neurolm_jax.train --config "configs/open.py:$stage" --workdir "$RUN/$stage" \
+  python -m neurolm_jax.train --config "configs/open.py:$stage,$SIZE" --workdir "$RUN/$stage" \
     --config.data.root="$RUN/data" --config.seed="$SEED" "${initial[@]}"
 done
 
