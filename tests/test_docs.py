@@ -16,7 +16,7 @@ from neurolm_jax.configuration import STAGES
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS, PACKAGE = ROOT / "docs", ROOT / "neurolm_jax"
 # Imports that go up the map, as it tells itself.
-MEANT = {("training", "stages"), ("configuration", "models"), ("__init__", "inference")}
+MEANT = {("evaluate", "train"), ("training", "stages"), ("configuration", "models"), ("__init__", "inference")}
 
 
 def first_cells(page, heading=None):

@@ -38,7 +38,7 @@ def summary(*reads):
     features = draw.standard_normal((len(ROWS), LENGTH, WIDTH)).astype(np.float32)
     eeg = packed() | {"patches": draw.standard_normal((len(ROWS), LENGTH, 200)).astype(np.float32)}
     module = WindowSummary(SummaryConfig(reads, RANK, FILTERS, noise=0.5, seconds=8), OUT, channels=10)
-    params = nn.unbox(module.init(jax.random.key(0), features, eeg))["params"]
+    params = nn.unbox(jax.jit(module.init)(jax.random.key(0), features, eeg))["params"]
     for number, reading in enumerate(params.values()):
         up = reading["output"]["up"]
         reading["output"]["up"] = jax.random.normal(jax.random.key(number), up.shape)
@@ -109,7 +109,7 @@ LOOPS = {"features": by_features, "spectrum": by_spectrum, "rhythms": by_rhythms
 @pytest.mark.parametrize("reads", [("features",), ("spectrum",), ("rhythms",), ("waveform",), SUMMARY_READS])
 def test_each_reading_equals_a_loop_over_windows(reads):
     module, params, features, eeg = summary(*reads)
-    found = np.asarray(module.apply({"params": params}, features, eeg))
+    found = np.asarray(jax.jit(module.apply)({"params": params}, features, eeg))
     want = np.zeros_like(found)
     for name in reads:
         for row, number, values in LOOPS[name](params, features, eeg):
@@ -121,15 +121,16 @@ def test_each_reading_equals_a_loop_over_windows(reads):
 def test_a_window_is_read_alike_wherever_it_lies_and_gradients_are_finite(read):
     """Alone in a row, and with padding of another kind."""
     module, params, features, eeg = summary(read)
-    whole = module.apply({"params": params}, features, eeg)
+    apply = jax.jit(module.apply)
+    whole = apply({"params": params}, features, eeg)
     for row, number, _, places in windows(eeg):
         here = places.ravel()
         alone = {key: jnp.asarray(value[row : row + 1, here]) for key, value in eeg.items()}
         alone["segment"] = jnp.ones_like(alone["segment"])
-        got = module.apply({"params": params}, features[row : row + 1, here], alone)
+        got = apply({"params": params}, features[row : row + 1, here], alone)
         np.testing.assert_allclose(got[0, 1], whole[row, number], rtol=1e-4, atol=1e-5)
     flat = eeg | {"patches": np.zeros_like(eeg["patches"])}  # a recording that says nothing
-    gradients = jax.grad(lambda p: jnp.square(module.apply({"params": p}, features, flat)).sum())(params)
+    gradients = jax.jit(jax.grad(lambda p: jnp.square(apply({"params": p}, features, flat)).sum()))(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 
 
@@ -143,8 +144,9 @@ def test_rhythms_and_waveform_are_read_through_noise_in_training_alone():
     for read, noisy in (("features", False), ("spectrum", True), ("rhythms", True), ("waveform", True)):
         module, params, features, eeg = summary(read)
         rngs = [{"noise": jax.random.key(seed)} for seed in (1, 2)]
-        draw = [module.apply({"params": params}, features, eeg, False, rngs=noise) for noise in rngs]
-        still = module.apply({"params": params}, features, eeg)
+        apply = jax.jit(module.apply, static_argnums=3)
+        draw = [apply({"params": params}, features, eeg, False, rngs=noise) for noise in rngs]
+        still = apply({"params": params}, features, eeg, True)
         assert bool((draw[0] != draw[1]).any()) == bool((draw[0] != still).any()) == noisy
         there = np.asarray(eeg["segment"]).max(1)
         for row, last in enumerate(there):  # and places without a window stay silent
