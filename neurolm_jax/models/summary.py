@@ -4,7 +4,7 @@ The paper's language model has to gather what a window says through its attentio
 electrodes. On sets of a few dozen people it learns the people by heart before it finds weights for each electrode.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
@@ -33,18 +33,16 @@ class WindowSummary(nn.Module):
         """Return the summary of each segment of each row, at the segment's id; zeros where there is none."""
         c, ids = self.config, (eeg["channel"], eeg["second"], eeg["segment"])
         tables, size, noise = (c.width, self.features, self.channels), (self.features, self.channels), c.noise
-        found = []
+        found, of_patches = [], list[Callable]()
         if "features" in c.reads:
             found.append(FeatureReading(*tables, name="of_features")(features, *ids))
         if "spectrum" in c.reads:
-            reading = SpectrumReading(*tables, noise, name="of_spectrum")
-            found.append(reading(eeg["patches"], *ids, deterministic))
+            of_patches.append(SpectrumReading(*tables, noise, name="of_spectrum"))
         if "rhythms" in c.reads:
-            reading = RhythmReading(c.virtual_electrodes, *size, noise, name="of_rhythms")
-            found.append(reading(eeg["patches"], *ids, deterministic))
+            of_patches.append(RhythmReading(c.virtual_electrodes, *size, noise, name="of_rhythms"))
         if "waveform" in c.reads:
-            reading = WaveformReading(*tables, c.seconds, noise, name="of_waveform")
-            found.append(reading(eeg["patches"], *ids, deterministic))
+            of_patches.append(WaveformReading(*tables, c.seconds, noise, name="of_waveform"))
+        found += [reading(eeg["patches"], *ids, deterministic) for reading in of_patches]
         # Left out window by window, so that one which learns people by heart does not keep the others from learning.
         drop = nn.Dropout(c.dropout, broadcast_dims=(-1,), rng_collection="noise", deterministic=deterministic)
         return sum(map(drop, found)).astype(self.dtype)
