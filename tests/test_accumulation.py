@@ -18,10 +18,10 @@ from neurolm_jax.stages.restore import restore_weights
 from neurolm_jax.training import gradients
 from neurolm_jax.training.mesh import make_mesh
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("language", "pretrain")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("language", "tokenizer", "pretrain")]
 
 
-@pytest.mark.parametrize("name", ["tokenizer", "instruct", *SLOW])
+@pytest.mark.parametrize("name", ["instruct", *SLOW])
 def test_parts_of_a_batch_add_up_to_it(runs, small_data, name):
     c = config(name, small_data, runs, batch_size=4, text_batch_size=4)
     stage = stages.build(c)

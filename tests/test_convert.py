@@ -101,6 +101,7 @@ def test_neurolm_comes_back_as_it_was(saved, released, golden):
         assert arguments["model_args"].items() >= released["NeuroLM"][1]["model_args"].items()
 
 
+@pytest.mark.slow
 def test_the_next_stage_starts_from_converted_weights(saved, runs, small_data, tmp_path):
     convert.convert_official(saved / "NeuroLM.safetensors", saved / "w", saved / "VQ.safetensors")
     stage, weights = restore_stage(saved / "w", make_mesh())

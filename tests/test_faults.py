@@ -95,6 +95,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_count(small_data, run
     assert (int(after.health.skipped), int(after.health.in_a_row), int(after.health.taken)) == (1, 1, 0)
 
 
+@pytest.mark.slow
 def test_skipped_steps_are_told_with_their_records_and_can_be_replayed(small_data, runs, tmp_path, monkeypatch, caplog):
     """One record is not finite: the steps that read it, and no others, are skipped."""
     root = tmp_path / "data"
@@ -148,6 +149,7 @@ def test_skipped_steps_are_told_with_their_records_and_can_be_replayed(small_dat
         train.train(c, tmp_path / "w", replay=9)
 
 
+@pytest.mark.slow
 def test_too_many_in_a_row_and_the_run_goes_back_and_on_behind_them(small_data, runs, tmp_path, monkeypatch, caplog):
     """The same as a plain loop over the batches that are left."""
     real = streams.Steps.__getitem__
@@ -219,6 +221,7 @@ def damage(path, number):
     file.write_bytes(data)
 
 
+@pytest.mark.slow
 def test_records_that_cannot_be_read_are_left_out_counted_and_named(small_data, runs, tmp_path, caplog):
     root = copy_of(small_data, tmp_path / "data")
     path, text = root / "scp1" / "recordings" / "train", root / "text" / "train"

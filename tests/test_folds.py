@@ -148,6 +148,7 @@ def test_means_and_deviations_are_those_of_all_runs():
     assert found["band power"] == {"windows": {"mean": 0.5, "deviation": 0.0, "each": [0.5] * 3}}
 
 
+@pytest.mark.slow
 def test_the_command_trains_and_evaluates_each_fold_and_goes_on(small_data, runs, tmp_path, monkeypatch, capsys):
     """An encoder of two of the three sets, asked about the third."""
     from neurolm_jax import train

@@ -58,7 +58,7 @@ def test_most_codes_agree_and_all_losses_are_near(both):
     ("name", "remat"),
     [
         ("language", "products"),
-        ("pretrain", "all"),
+        pytest.param("pretrain", "all", marks=pytest.mark.slow),
         pytest.param("tokenizer", "all", marks=pytest.mark.slow),
         pytest.param("instruct", "none", marks=pytest.mark.slow),
     ],
