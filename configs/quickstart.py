@@ -101,5 +101,7 @@ _STAGES = {
         "data": {"tasks": ("blink", "scp1", "eyes"), "splits": ("train", "validation")},
         "evaluate_every": 0,
         "augmentation": {"scale": 0.1, "offset": 5.0},
+        "summary": {"reads": ("spectrum", "rhythms", "waveform"), "dropout": 0.5},
+        "feature_noise": 1.0,
     },
 }
