@@ -3,8 +3,8 @@
   python -m neurolm_jax.train --config configs/open.py:tokenizer --workdir runs/open/tokenizer
   python -m neurolm_jax.train --config configs/open.py:tokenizer,b --workdir runs/open_b/tokenizer
 
-The argument is the stage (language, tokenizer, pretrain or instruct), and the size: small, which is meant where none is
-said and which two cores train in some two hours, or b for one GPU. By default tokenizer and pretrain learn from the
+The argument is the stage (language, tokenizer, pretrain or instruct), and the size: small for two cores, which is meant
+where none is said, or b for one GPU. By default tokenizer and pretrain learn from the
 training people of eegmmidb, mdd and guinea_bissau, so that nobody in workload (EEGMAT) was ever seen before instruct.
 """
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Open sets of EEG through all stages: one model for four tasks, a table against simple baselines, a report.
 # DATA=DIR has the sets as published (DIR/eegmat, eegmmidb, mdd, guinea_bissau); without it they are downloaded.
-# RUN=runs/open keeps the run, SEED=1 changes the seed, SIZE=b trains the larger model, for a GPU. The same command again goes on from where it was.
+# RUN=runs/open keeps the run, SEED=1 changes the seed, SIZE=b trains the larger model, for a GPU. The same command
+# again goes on from where it was.
 set -euo pipefail
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

@@ -80,10 +80,11 @@ def _cross_validate(arguments, seeds):
                 if not jax.process_index():
                     write_json(file, found)
             runs[name] = findings.read(file)
+            summary = summarise(runs.values())
             if not jax.process_index():
-                print_folds(summarise(runs.values()), f"{workdir}, {len(runs)} of {folds * len(seeds)} runs")
+                print_folds(summary, f"{workdir}, {len(runs)} of {folds * len(seeds)} runs")
     if not jax.process_index():
-        write_json(workdir / "folds.json", {"folds": folds, "seeds": seeds, "tasks": summarise(runs.values())})
+        write_json(workdir / "folds.json", {"folds": folds, "seeds": seeds, "tasks": summary})
 
 
 def _evaluate(arguments):

@@ -62,9 +62,9 @@ def test_missing_classes():
 
 
 def test_an_unreadable_answer_is_no_class():
-    found = measure_words(np.array([0, 0, 1, 1]), [0, None, 1, None], 2)
+    found = measure_words(np.array([0, 0, 1, 1]), [0, None, 1, None])
     assert found == {"balanced_accuracy": 0.5, "unreadable": 0.5}
-    assert measure_words(np.array([0, 1]), [None, None], 2)["balanced_accuracy"] == 0
+    assert measure_words(np.array([0, 1]), [None, None])["balanced_accuracy"] == 0
 
 
 def test_calibration_error_is_that_of_a_plain_loop():

@@ -1,21 +1,20 @@
-"""Labelled windows dealt anew into training, validation and test part, by whole people, for cross-validation."""
+"""Deal labelled windows anew into training, validation and test part, by whole people, for cross-validation."""
 
 import collections
-import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from neurolm_jax.data.shards import Shards
-from neurolm_jax.data.shares import Chosen
+from neurolm_jax.data.shares import choose
 from neurolm_jax.errors import UserError
 
 LEFT_OUT = "other fold"  # what became of a recording, in the manifest of a part that it does not belong to
 
 
 def split_people(parts: Sequence[Shards], folds: int) -> list[set[str]]:
-    """The people of all parts of a set, dealt into folds.
+    """Deal the people of all parts of a set into folds.
 
     People are ordered by the label that most of their windows have, then by a hash of their name, and dealt in turns:
     each fold has as many of each label as can be, and nothing depends on a seed or on the order of files. People whose
@@ -28,7 +27,7 @@ def split_people(parts: Sequence[Shards], folds: int) -> list[set[str]]:
     alike: dict[str, set[str]] = {}
     owners: dict[str, str] = {}
     for part in parts:
-        names = _people(part)
+        names = subjects(part)
         for number, label in zip(part.manifest["index"].get("recording", []), part.manifest["index"].get("label", [])):
             labels[names[number]][label] += 1
         for recording, name in zip(part.manifest["recordings"], names):
@@ -50,7 +49,7 @@ def split_people(parts: Sequence[Shards], folds: int) -> list[set[str]]:
 
 
 def people_of(split: str, dealt: Sequence[set[str]], fold: int) -> set[str]:
-    """Of a fold's test part, its validation part (the next fold), or its training part (all others)."""
+    """Return who is in a split of a fold: test has its own people, validation the next fold's, train all others."""
     after = (fold + 1) % len(dealt)
     if split != "train":
         return dealt[fold if split == "test" else after]
@@ -58,27 +57,23 @@ def people_of(split: str, dealt: Sequence[set[str]], fold: int) -> set[str]:
 
 
 def of_people(parts: Iterable[Shards], split: str, people: set[str]) -> list[Shards]:
-    """The records of some people, from each part that has any; their manifests call themselves the split."""
+    """Return the records of some people, from each part that has any; their manifests call themselves the split."""
     found = []
     for part in parts:
-        index, names = part.manifest["index"], _people(part)
-        kept = np.flatnonzero([names[number] in people for number in index.get("recording", [])])
+        names = subjects(part)
+        kept = np.flatnonzero([names[number] in people for number in part.manifest["index"].get("recording", [])])
         if not len(kept):
             continue
-        columns = {key: [column[record] for record in kept.tolist()] for key, column in index.items()}
         recordings = [
             recording if name in people or recording["outcome"] != "used" else recording | {"outcome": LEFT_OUT}
             for recording, name in zip(part.manifest["recordings"], names)
         ]
-        content = hashlib.sha256(f"{part.content} {split} {kept.tolist()}".encode()).hexdigest()
-        changed = {"index": columns, "recordings": recordings, "records": len(kept), "content_hash": content}
-        manifest = part.manifest | changed | {"split": split}
-        found.append(dataclasses.replace(part, manifest=manifest, source=Chosen(part.source, kept)))
+        found.append(choose(part, kept, f"{split} {kept.tolist()}", recordings=recordings, split=split))
     return found
 
 
-def _people(part):
-    """The subject of each recording of a part, or the recording itself where the set does not tell subjects."""
+def subjects(part: Shards) -> list[str]:
+    """Return the subject of each recording of a part, or the recording itself where the set does not tell subjects."""
     return [recording.get("subject") or recording["name"] for recording in part.manifest["recordings"]]
 
 

@@ -38,9 +38,20 @@ def take(shards: Shards, share: float) -> Shards:
     if "recording" not in index:
         raise UserError(f"config.data.share: {shards.path}/manifest.json tells no recordings; prepare the folder again")
     records = _first_records(index["recording"], index["samples"], share)
-    kept = {key: [column[record] for record in records.tolist()] for key, column in index.items()}
-    content = hashlib.sha256(f"{shards.content} {kept['recording']}".encode()).hexdigest()
-    manifest = shards.manifest | {"index": kept, "records": len(records), "content_hash": content}
+    return choose(shards, records, str([index["recording"][record] for record in records.tolist()]))
+
+
+def choose(shards: Shards, records: np.ndarray, name: str, **fields: object) -> Shards:
+    """Return shards of some records, given by their places.
+
+    Args:
+      name: tells this choice from others of the same shards, in the hash of its content.
+      fields: further ones of the manifest that differ.
+    """
+    columns = shards.manifest["index"].items()
+    kept = {key: [column[record] for record in records.tolist()] for key, column in columns}
+    content = hashlib.sha256(f"{shards.content} {name}".encode()).hexdigest()
+    manifest = shards.manifest | {"index": kept, "records": len(records), "content_hash": content} | fields
     return dataclasses.replace(shards, manifest=manifest, source=Chosen(shards.source, records))
 
 

@@ -1,4 +1,4 @@
-"""What evaluations of several folds and seeds say together."""
+"""Configs of cross-validation's runs, and means and deviations of their metrics."""
 
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from neurolm_jax.errors import UserError
-from neurolm_jax.training.checkpoint import read_meta
+from neurolm_jax.training.checkpoint import read_config
 
 UNITS = ("windows", "recordings", "people")
 
@@ -21,7 +21,7 @@ def fold_config(
       UserError: the run is of another stage; an earlier stage of it has learnt from a set whose people are to be dealt,
         so that nothing could be said about people who were never seen.
     """
-    config = ConfigDict(read_meta(workdir)["config"])
+    config = read_config(workdir)
     if config.stage != "instruct":
         raise UserError(f"--folds trains instruct runs anew; {workdir} is of stage {config.stage}")
     with config.unlocked():
@@ -44,7 +44,7 @@ def _learnt_from(config: ConfigDict) -> dict[str, Sequence[str]]:
     found: dict[str, Sequence[str]] = {}
     for stage, workdir in config.initial.items():
         if stage in ("pretrain", "tokenizer") and workdir:
-            before = ConfigDict(read_meta(workdir)["config"])
+            before = read_config(workdir)
             found |= {str(workdir): before.data.get("train", ())} | _learnt_from(before)
     return found
 

@@ -147,7 +147,7 @@ def _evaluate_task(model, windows, options, among, opened):
     if options.varied:
         found["prompts"] = _ask_otherwise(model, windows, probabilities, among)
     if not options.quick:
-        words = measure_words(windows.labels, generate_answers(model, windows, among), len(task.answers))
+        words = measure_words(windows.labels, generate_answers(model, windows, among))
         found |= {"unreadable": words["unreadable"], "generation": words}
     if options.finetune:
         parts = (opened(split)[task.name] for split in ("train", "validation"))

@@ -64,16 +64,21 @@ def measure_units(labels: np.ndarray, probabilities: np.ndarray, units: np.ndarr
         return None
     total = np.zeros((len(first), probabilities.shape[1]))
     np.add.at(total, unit, probabilities)
-    label, answered = labels[first], total.argmax(axis=1)
-    recall = [np.mean(answered[label == k] == k) for k in np.unique(label)]
-    return {"balanced_accuracy": float(np.mean(recall)), "count": len(first)}
+    return {"balanced_accuracy": _balanced_accuracy(labels[first], total.argmax(axis=1)), "count": len(first)}
 
 
-def measure_words(labels: np.ndarray, answers: Sequence[int | None], classes: int) -> dict:
+def measure_words(labels: np.ndarray, answers: Sequence[int | None]) -> dict:
     """balanced_accuracy and the share of unreadable answers; an unreadable answer is wrong, and no class."""
     answered = np.array([-1 if answer is None else answer for answer in answers])
-    recall = [np.mean(answered[labels == k] == k) for k in range(classes) if (labels == k).any()]
-    return {"balanced_accuracy": float(np.mean(recall)), "unreadable": float(np.mean(answered == -1))}
+    return {
+        "balanced_accuracy": _balanced_accuracy(labels, answered),
+        "unreadable": float(np.mean(answered == -1)),
+    }
+
+
+def _balanced_accuracy(labels, answered):
+    """Mean recall of the classes that occur; an answer may be none of them."""
+    return float(np.mean([np.mean(answered[labels == k] == k) for k in np.unique(labels)]))
 
 
 def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from neurolm_jax.data.folds import subjects
 from neurolm_jax.data.shards import Shards
 from neurolm_jax.eeg.electrodes import electrode_id
 from neurolm_jax.eeg.preprocessing import RATE
@@ -36,8 +37,8 @@ class Windows:
             np.array([value for index in indices for value in index.get(key, [])], int)
             for key in ("channels", "samples", "montage")
         )
-        self.groups = np.array([group for shards in parts for group in _groups(shards)], object)
-        self.recordings = np.array([name for shards in parts for name in _recordings(shards)], object)
+        self.groups = _per_record(parts, subjects)
+        self.recordings = _per_record(parts, lambda part: [r["name"] for r in part.manifest["recordings"]])
         self.content_hash = "-".join(shards.manifest["content_hash"] for shards in parts)
         used = [r for shards in parts for r in shards.manifest["recordings"] if r["outcome"] == "used"]
         self.electrodes = sorted({electrode_id(name) for r in used for name in r["channels"]})
@@ -74,15 +75,10 @@ def read_windows(parts: Iterable[tuple[Task, Shards]]) -> dict[str, Windows]:
     return {name: Windows(tasks[name], shards) for name, shards in found.items()}
 
 
-def _groups(shards):
-    recordings = shards.manifest["recordings"]
-    names = [r.get("subject") or r["name"] for r in recordings]
-    return [names[number] for number in shards.manifest["index"].get("recording", [])]
-
-
-def _recordings(shards):
-    names = [recording["name"] for recording in shards.manifest["recordings"]]
-    return [names[number] for number in shards.manifest["index"].get("recording", [])]
+def _per_record(parts, name):
+    """Names [N] of all records' recordings, where ``name`` gives those of a part's recordings."""
+    names = [(name(part), part.manifest["index"].get("recording", [])) for part in parts]
+    return np.array([of_part[number] for of_part, numbers in names for number in numbers], object)
 
 
 def crops(task: Task, samples: int) -> np.ndarray:

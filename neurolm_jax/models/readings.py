@@ -1,8 +1,10 @@
-"""What a window's summary reads: features and spectrum of its electrodes, rhythms of virtual ones, its slow waveform.
+"""Readings of a window: features and spectrum of its electrodes, rhythms of virtual ones, its slow waveform.
 
 Each reading returns one vector for each segment of each row, zero before training. A row holds several segments, tokens
 time-major with the same electrodes in every second of a segment. Places of segments that do not exist hold zeros.
 """
+
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
@@ -10,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from neurolm_jax.models.attention import bidirectional, own_second
-from neurolm_jax.models.config import HIGHEST, PATCH_SAMPLES
+from neurolm_jax.models.config import HIGHEST
 from neurolm_jax.models.tokenizer import standardise_segments, windowed_spectrum
 from neurolm_jax.models.transformer import named
 
+Rows = Mapping[str, jax.Array]  # patches [B, E, 200] in 100 microvolts; channel, second, segment [B, E]
 LOWEST = 1  # Hz, from which on power is read
 # Edges of the bands in which a virtual electrode's power is read, Hz.
 BANDS = (LOWEST, 2, 4, 6, 8, 10, 12, 15, 20, 25, 32, HIGHEST)
@@ -33,10 +36,9 @@ class FeatureReading(nn.Module):
     channels: int
 
     @nn.compact
-    def __call__(self, features: jax.Array, channel: jax.Array, second: jax.Array, segment: jax.Array) -> jax.Array:
-        """Features [B, E, W_encoder], ids [B, E] -> [B, E + 1, W]."""
-        read = _Factors(self.width, self.channels, name="factors")(features, channel)  # [B, E, width]
-        return _Up(self.features, name="output")(_mean_over_seconds(read, second, segment))
+    def __call__(self, features: jax.Array, eeg: Rows) -> jax.Array:  # [B, E, W_encoder] -> [B, E + 1, W]
+        read = _Factors(self.width, self.channels, name="factors")(features, eeg["channel"])  # [B, E, width]
+        return _Up(self.features, name="output")(_mean_over_seconds(read, eeg["second"], eeg["segment"]))
 
 
 class SpectrumReading(nn.Module):
@@ -51,14 +53,8 @@ class SpectrumReading(nn.Module):
     noise: float = 0.0
 
     @nn.compact
-    def __call__(
-        self,
-        patches: jax.Array,  # [B, E, 200], 100 microvolts
-        channel: jax.Array,  # [B, E]
-        second: jax.Array,  # [B, E]
-        segment: jax.Array,  # [B, E]
-        deterministic: bool = True,
-    ) -> jax.Array:  # [B, E + 1, W]
+    def __call__(self, eeg: Rows, deterministic: bool = True) -> jax.Array:  # [B, E + 1, W]
+        patches, channel, second, segment = _parts(eeg)
         spectrum = _whitened(patches)
         power = jnp.log(jnp.square(spectrum.real) + jnp.square(spectrum.imag) + POWER_FLOOR)  # [B, E, bins]
         valid = (segment > 0)[..., None]
@@ -86,14 +82,8 @@ class RhythmReading(nn.Module):
     noise: float = 0.0
 
     @nn.compact
-    def __call__(
-        self,
-        patches: jax.Array,  # [B, E, 200], 100 microvolts
-        channel: jax.Array,  # [B, E]
-        second: jax.Array,  # [B, E]
-        segment: jax.Array,  # [B, E]
-        deterministic: bool = True,
-    ) -> jax.Array:  # [B, E + 1, W]
+    def __call__(self, eeg: Rows, deterministic: bool = True) -> jax.Array:  # [B, E + 1, W]
+        patches, channel, second, segment = _parts(eeg)
         normal = nn.initializers.normal(1.0)
         filters = self.param("filters", named(normal, None, None), (self.channels, self.electrodes), jnp.float32)
         valid = segment > 0
@@ -133,14 +123,8 @@ class WaveformReading(nn.Module):
     noise: float = 0.0
 
     @nn.compact
-    def __call__(
-        self,
-        patches: jax.Array,  # [B, E, 200], any unit
-        channel: jax.Array,  # [B, E]
-        second: jax.Array,  # [B, E]
-        segment: jax.Array,  # [B, E]
-        deterministic: bool = True,
-    ) -> jax.Array:  # [B, E + 1, W]
+    def __call__(self, eeg: Rows, deterministic: bool = True) -> jax.Array:  # [B, E + 1, W]
+        patches, channel, second, segment = _parts(eeg)
         wave = standardise_segments(patches, segment)
         wave = wave.reshape(*wave.shape[:2], STRETCHES, -1).mean(-1)  # [B, E, stretches]
         if self.noise and not deterministic:
@@ -195,6 +179,10 @@ class _Up(nn.Module):
         return x @ self.param("up", named(nn.initializers.zeros, None, "embed"), shape, jnp.float32)
 
 
+def _parts(eeg):
+    return tuple(eeg[name] for name in ("patches", "channel", "second", "segment"))
+
+
 def _whitened(patches):
     """Fourier coefficients [B, E, 45] of patches, multiplied by their frequency: flat for the usual spectrum of EEG."""
     return windowed_spectrum(patches)[..., LOWEST - 1 : HIGHEST] * np.arange(LOWEST, HIGHEST + 1)
@@ -224,4 +212,3 @@ def _pool():
 
 
 _POOL = _pool()
-assert PATCH_SAMPLES % STRETCHES == 0

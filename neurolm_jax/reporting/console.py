@@ -13,14 +13,12 @@ def print_results(tasks: dict, codebook: dict | None, title: str) -> None:
     Args:
       tasks, codebook: as ``evaluate`` finds them; codebook None where the model has none.
     """
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(markup=False)  # names of files and answers are no markup
     console.print(title, style="bold", highlight=False)
     for section in sections(tasks):
-        table = Table(box=box.SIMPLE_HEAD, title=section.title, title_justify="left", pad_edge=False, show_edge=False)
+        table = _table(section.title)
         table.add_column("", no_wrap=True, min_width=20)
         for column in COLUMNS:
             table.add_column(column.replace(" ", "\n"), justify="right", no_wrap=True)
@@ -39,13 +37,11 @@ def print_results(tasks: dict, codebook: dict | None, title: str) -> None:
 
 def print_folds(tasks: dict, title: str) -> None:
     """Mean and deviation over folds and seeds, by task and method; ``tasks`` as ``summarise`` finds them."""
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
     from neurolm_jax.inference.cross_validation import UNITS
 
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, show_edge=False)
+    table = _table(title)
     for column in ("balanced accuracy", "", *UNITS):
         table.add_column(column, no_wrap=True)
     for name, methods in tasks.items():
@@ -54,6 +50,13 @@ def print_folds(tasks: dict, title: str) -> None:
             shown = [f"{one['mean']:.3f} ± {one['deviation']:.3f}" if one else "" for one in cells]
             table.add_row(name if method == "answers" else "", method, *shown)
     Console(markup=False).print(table)
+
+
+def _table(title):
+    from rich import box
+    from rich.table import Table
+
+    return Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, show_edge=False)
 
 
 def print_recordings(manifest: dict, title: str) -> None:

@@ -15,10 +15,9 @@ from neurolm_jax.data.shares import take
 from neurolm_jax.data.streams import Rows
 from neurolm_jax.data.text import TextRows, empty_text
 from neurolm_jax.eeg.tasks import Task, load_task
+from neurolm_jax.eeg.tasks.base import SPLITS
 from neurolm_jax.errors import UserError
 from neurolm_jax.models.config import EncoderConfig, LanguageModelConfig, NeuroLMConfig, SummaryConfig, TokenizerConfig
-
-SPLITS = ("train", "validation", "test")
 
 
 def tokenizer_config(config: ConfigDict) -> TokenizerConfig:
@@ -134,7 +133,7 @@ def tasks(config: ConfigDict, *splits: str) -> list[tuple[Task, Shards]]:
 
 
 def _folded(config, found, splits):
-    """The same of a fold: every set's people, of all its published parts, dealt anew."""
+    """Tasks with shards of a fold's splits, for which the people of all published parts are dealt anew."""
     folds, fold = config.data.folds, config.data.fold
     if folds < 3 or not 0 <= fold < folds:
         raise UserError(
