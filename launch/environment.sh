@@ -69,4 +69,6 @@ if ! { has_base && has_more; }; then
   [ "$status" = 0 ] || exit "$status"
 fi
 PATH="$PWD/$VENV/bin:$PATH"
+# Images for containers often set it; then every process would compile all modules anew, for some ten seconds.
+unset PYTHONDONTWRITEBYTECODE
 export TF_CPP_MIN_LOG_LEVEL=2 # the compiler's notes on this machine's processor

@@ -1,6 +1,7 @@
 """What all tests share: how programs are compiled, real recordings, and small runs of every stage."""
 
 import fcntl
+import gc
 import importlib.util
 import os
 import pathlib
@@ -18,6 +19,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["XLA_FLAGS"] = f"{quick} {os.environ.get('XLA_FLAGS', '')}"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILATION_CACHE))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+    gc.set_threshold(100_000, 20, 20)  # tracing makes objects by the million, and few circles
     if "PYTEST_XDIST_WORKER" in os.environ:  # there are as many workers as cores
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

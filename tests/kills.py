@@ -157,6 +157,7 @@ def _shards(folder, kills, draw, count, faults):
 
 
 def _stage(stage, data, runs, steps, every):
+    sys.modules["torch"] = None  # tensorboardX imports it where it is installed, for seconds at each start
     from small_data import config
 
     from neurolm_jax import train

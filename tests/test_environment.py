@@ -24,7 +24,7 @@ case $1 in
     [[ $2 == *version_info* ]] || lie=
     exec {real} -c "$lie"$'\\n'"$2" ;;
   -m)
-    printf '%q ' "$2" "${{@:3}}" >> "$LOG"; echo >> "$LOG"
+    printf '%q ' "$2" "${{@:3}}" ${{PYTHONDONTWRITEBYTECODE:+uncompiled}} >> "$LOG"; echo >> "$LOG"
     case $2 in
       venv) rm -rf "$4"; mkdir -p "$4/bin"; cp "$0" "$4/bin/python" ;;
       pip) until [ ! -e "$LOG.hold" ]; do sleep 0.05; done; [ ! -e "$LOG.fail" ] ;;
@@ -128,6 +128,13 @@ def test_libraries_in_folders_with_spaces_are_read(tmp_path):
     assert clone.run("quickstart.sh", PYTHONPATH=str(packages)).returncode == 0
     [line] = clone.asked("neurolm_jax.prepare text")
     assert [str(packages / name) for name in ("numpy", "scipy")] == shlex.split(line)[-4:-2]
+
+
+def test_modules_stay_compiled_whatever_the_image_says(tmp_path):
+    """Images for containers forbid it; then each process would compile every module it imports."""
+    clone = Clone(tmp_path, python3="3.12")
+    assert clone.run("test.sh", PYTHONDONTWRITEBYTECODE="1").returncode == 0
+    assert clone.asked("pytest") == ["pytest --numprocesses=2 --dist=loadfile "]
 
 
 def test_an_installation_that_did_not_end_is_done_again(tmp_path):

@@ -17,7 +17,7 @@ FIELDS = {
     "tokenizer": {"steps": 80, "batch_size": 4, "row_length": 256},
     "pretrain": {"steps": 20, "batch_size": 4, "row_length": 256},
     "instruct": {
-        "steps": 1000,
+        "steps": 250,
         "batch_size": 16,
         "learning_rate": 1e-2,
         "warmup_steps": 20,
@@ -26,6 +26,7 @@ FIELDS = {
         "eeg_length": 256,
         "row_length": 296,
         "answer_length": 12,
+        "summary": {"reads": ("spectrum", "rhythms")},
     },
 }
 
