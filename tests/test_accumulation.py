@@ -18,10 +18,9 @@ from neurolm_jax.stages.restore import restore_weights
 from neurolm_jax.training import gradients
 from neurolm_jax.training.mesh import make_mesh
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("language", "tokenizer", "pretrain")]
 
-
-@pytest.mark.parametrize("name", ["instruct", *SLOW])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["language", "tokenizer", "pretrain", "instruct"])
 def test_parts_of_a_batch_add_up_to_it(runs, small_data, name):
     c = config(name, small_data, runs, batch_size=4, text_batch_size=4)
     stage = stages.build(c)
@@ -63,7 +62,7 @@ def test_split_and_merge_are_inverse():
     np.testing.assert_array_equal(gradients.merge(parts)["x"], batch["x"])
 
 
-@pytest.mark.parametrize("scale_by_depth", [False, True])
+@pytest.mark.parametrize("scale_by_depth", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_scanned_layers_equal_single_ones_with_and_without_remat(scale_by_depth):
     c = StackConfig(layers=3, heads=2, width=8, use_bias=True, scale_by_depth=scale_by_depth)
     x = jax.random.normal(jax.random.key(0), (2, 6, 8))

@@ -108,6 +108,7 @@ def test_prepare_eeg_and_inspect(tmp_path):
     assert found.returncode == 0 and "already prepared" in found.stdout
 
 
+@pytest.mark.slow
 def test_what_is_tested_on_is_left_out_of_a_corpus_beside_it(tmp_path):
     for i, subject in enumerate(("aaaaaaaa", "aaaaaaab", "aaaaaaac")):
         folder = tmp_path / "tueg" / subject / "s001_2015" / "02_tcp_le"

@@ -105,6 +105,7 @@ def make_and_die_once(source, folder, settings, corpus, marker):
     return parts.make(source, settings=settings, corpus=corpus, folder=folder)
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_and_a_killed_one_loses_nothing(folder, tmp_path, monkeypatch):
     import functools
 

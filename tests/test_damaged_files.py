@@ -47,6 +47,7 @@ def mutated(data, rng):
     return bytes(data)
 
 
+@pytest.mark.slow
 def test_damaged_files_end_as_used_or_skipped(tmp_path):
     good = write_edf(tmp_path / "good.edf", noise(0)).read_bytes()
     rng = np.random.default_rng(0)

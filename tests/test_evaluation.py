@@ -208,6 +208,7 @@ def test_a_task_named_twice_or_of_windows_too_long_is_refused(runs, monkeypatch)
         evaluate(runs / "instruct", names=["eyes"])
 
 
+@pytest.mark.slow
 def test_figures_of_one_checkpoint_are_put_together(runs, tmp_path, monkeypatch):
     workdir = copy_of(runs, tmp_path / "w")
 
@@ -243,6 +244,7 @@ def test_windows_share_rows_of_fine_tuning_unless_the_norm_runs_over_the_row(run
     assert all((rows[i]["labels"] >= 0).sum() == (1 if alone else 12) for i in range(len(rows)))
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_encoder_learns_what_is_planted(runs):
     model = load_trained(runs / "instruct")
     windows = read_windows(corpora.tasks(model.stage.config, "test"))["blink"]

@@ -183,6 +183,7 @@ def test_too_many_in_a_row_and_the_run_goes_back_and_on_behind_them(small_data, 
         np.testing.assert_array_equal(arrays[jax.tree_util.keystr(path, simple=True, separator="/")], leaf)
 
 
+@pytest.mark.slow
 def test_a_run_that_stays_bad_stops_with_the_reason(small_data, runs, tmp_path, monkeypatch):
     real = streams.Steps.__getitem__
     monkeypatch.setattr(streams.Steps, "__getitem__", lambda s, i: poisoned(real(s, i)) if i > 2 else real(s, i))

@@ -94,7 +94,7 @@ def test_an_empty_folder_and_a_missing_trial_are_named(trees, tmp_path):
 @pytest.mark.parametrize(
     ("name", "pattern", "content", "message"),
     [
-        ("seed_iv", "*.mat", b"", r"1_20160501.mat: cannot be read \(MatReadError"),
+        pytest.param("seed_iv", "*.mat", b"", r"1_20160501.mat: cannot be read \(MatReadError", marks=pytest.mark.slow),
         ("tusl", "*.tse_agg", b"version\n\xff\xfe\n", r"tse_agg: cannot be read \(UnicodeDecodeError"),
         ("hmc", "*.txt", b"\xff\xfe\n", r"scoring.txt: cannot be read \(UnicodeDecodeError"),
     ],

@@ -79,7 +79,9 @@ def refusal(call, changed):
 
 
 # What changes only the program's size would be compiled for each: tracing finds what is wrong with it as well.
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "stage", ["language", pytest.param("tokenizer", marks=pytest.mark.slow), "pretrain", "instruct"]
+)
 def test_any_override_is_traced_or_refused(stage, small_data, runs, tmp_path):
     seen = {"traced": 0, "refused": 0}
 

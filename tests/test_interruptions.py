@@ -50,6 +50,7 @@ def wait_for(process, condition, seconds=120):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_asked_to_end_saves_and_goes_on_later(small_data, runs, tmp_path):
     """As a cluster asks: the whole group, reading workers too."""
     job = start(small_data, runs, tmp_path / "w", start_new_session=True)
@@ -104,6 +105,7 @@ def test_a_watchdog_waits_as_long_as_it_is_told(capfd):
     dog.close()
 
 
+@pytest.mark.slow
 def test_another_config_is_refused_and_harmless_differences_are_told(small_data, runs, tmp_path, capsys):
     workdir = tmp_path / "w"
     shutil.copytree(runs / "pretrain", workdir)

@@ -58,6 +58,7 @@ def test_less_than_two_percent_at_size_b():
     assert trained == 12 * 16 * (768 + 3 * 768 + 2 * 768 + 2 * 5 * 768)
 
 
+@pytest.mark.slow
 def test_a_new_term_changes_nothing_and_a_folded_one_neither(tuned, runs, small_data):
     stage, weights = restore_stage(tuned, make_mesh())
     plain_stage, before = restore_stage(runs / "pretrain", make_mesh())

@@ -265,6 +265,7 @@ def test_a_command_ends_with_one_line_when_a_process_is_missing(tmp_path):
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "process 0 is not at" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", ["time.sleep(600)", "multihost_utils.process_allgather(np.ones(3))"])
 def test_a_process_that_dies_ends_the_others_within_a_minute(others):
     """Also those that wait for its part of a sum."""

@@ -45,6 +45,7 @@ def few_draws(monkeypatch):
 TRUTH = Law(0.5, 20.0, 40.0, 0.35, 0.45)
 
 
+@pytest.mark.slow
 def test_a_study_is_read_and_its_law_found(typed, study, monkeypatch, capsys, tmp_path):
     rng = np.random.default_rng(0)
     finish(

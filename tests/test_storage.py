@@ -34,7 +34,7 @@ def flip(file):
     file.write_bytes(data)
 
 
-DAMAGES = [truncate, flip, pathlib.Path.unlink]
+DAMAGES = [truncate, *(pytest.param(damage, marks=pytest.mark.slow) for damage in (flip, pathlib.Path.unlink))]
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +122,7 @@ def in_namespace(script, *arguments):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_the_last_checkpoint_stays(small_data, runs, tmp_path):
     size = sum(file.stat().st_size for file in (runs / "language" / "checkpoints" / "2").rglob("*") if file.is_file())
     script = f'mount -t tmpfs -o size={size * 3 // 2} none "$3" && "$0" -c "$4" "$1" "$2" "$3/w"; echo "code $?"\n'

@@ -256,6 +256,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_batches_are_the_same_with_any_number_of_worker_processes(small_data, tmp_path):
     import subprocess
     import sys

@@ -68,7 +68,10 @@ def test_a_run_takes_over_the_weights_before_its_first_step(runs, small_data, tm
         np.testing.assert_array_equal(found[name.replace("params/", "params/language/")], array)
 
 
-@pytest.mark.parametrize("stage", ["language", "tokenizer", "pretrain", "instruct"])
+SLOW = [pytest.param(stage, marks=pytest.mark.slow) for stage in ("tokenizer", "pretrain")]
+
+
+@pytest.mark.parametrize("stage", ["language", *SLOW, "instruct"])
 def test_an_interrupted_run_ends_bit_identical(runs, small_data, tmp_path, stage, monkeypatch):
     c = config(stage, small_data, runs)
 
