@@ -23,6 +23,7 @@ MORE = int(os.environ.get("FUZZ_EXAMPLES", 0))  # to search on
 EXAMPLES = MORE or 25
 SETTINGS = settings(deadline=None, suppress_health_check=list(HealthCheck), database=None)
 STAGES = ("language", "tokenizer", "pretrain", "instruct")
+SLOW = pytest.param("tokenizer", marks=pytest.mark.slow)
 WHOLE = st.one_of(st.integers(-3, 70), st.sampled_from([128, 257, 50257, 50304, 2**31, 2**40, -(2**31), -(2**40)]))
 REAL = st.one_of(
     st.floats(-2, 2, allow_subnormal=False),
@@ -79,9 +80,7 @@ def refusal(call, changed):
 
 
 # What changes only the program's size would be compiled for each: tracing finds what is wrong with it as well.
-@pytest.mark.parametrize(
-    "stage", ["language", pytest.param("tokenizer", marks=pytest.mark.slow), "pretrain", "instruct"]
-)
+@pytest.mark.parametrize("stage", ["language", SLOW, "pretrain", "instruct"])
 def test_any_override_is_traced_or_refused(stage, small_data, runs, tmp_path):
     seen = {"traced": 0, "refused": 0}
 
