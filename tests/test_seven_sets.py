@@ -17,7 +17,7 @@ FIELDS = {
     "tokenizer": {"steps": 80, "batch_size": 4, "row_length": 256},
     "pretrain": {"steps": 20, "batch_size": 4, "row_length": 256},
     "instruct": {
-        "steps": 250,
+        "steps": 400,
         "batch_size": 16,
         "learning_rate": 1e-2,
         "warmup_steps": 20,
