@@ -39,6 +39,11 @@ def test_a_collapse_is_reported_once_and_early(caplog):
     assert "codes_used" in reports and all(500 < step < 1400 for step in reports.values())
     risen = run(Collapse("warn"), {"eeg_loss": noisy(np.interp(np.arange(150), [0, 60, 80, 150], [3, 2, 2.6, 2.6]))})
     assert set(risen) == {"eeg_loss"} and 600 < risen["eeg_loss"] < 1200
+    fallen = run(
+        Collapse("warn"),
+        {"code_vector_rank": noisy(np.interp(np.arange(150), [0, 60, 80, 150], [9, 12, 4, 4]), 0, 0.3)},
+    )
+    assert set(fallen) == {"code_vector_rank"} and 600 < fallen["code_vector_rank"] < 1200
     assert "falling apart" in caplog.text and "config.domain_loss_weight" in caplog.text
 
 

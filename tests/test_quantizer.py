@@ -88,6 +88,20 @@ def test_use_equals_scipy():
     np.testing.assert_allclose(perplexity, np.exp(entropy(counts)), rtol=1e-5)
 
 
+def test_rank_is_the_participation_ratio_of_numpys_covariance():
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((500, 6)) * [3, 3, 1, 0.1, 0, 0] + 5
+    valid = rng.random(500) < 0.7
+    halves = [
+        quantizer.second_moments(jnp.array(z[part], jnp.float32), jnp.array(valid[part]))
+        for part in np.split(np.arange(500), 2)
+    ]
+    values = np.linalg.eigvalsh(np.cov(z[valid].T))
+    np.testing.assert_allclose(quantizer.rank(sum(halves)), values.sum() ** 2 / np.square(values).sum(), rtol=1e-3)
+    assert quantizer.rank(quantizer.second_moments(jnp.ones((9, 4)), jnp.ones(9, bool))) < 1e-6
+    assert quantizer.rank(jnp.zeros((5, 5))) == 0
+
+
 def test_zero_vector_is_finite():
     value, gradient = jax.value_and_grad(lambda x: quantizer.normalise(x).sum())(jnp.zeros(3))
     assert value == 0 and np.isfinite(gradient).all()

@@ -89,6 +89,27 @@ def used_and_perplexity(counts: jax.Array) -> tuple[jax.Array, jax.Array]:
     return (counts > 0).mean(), jnp.exp(entropy)
 
 
+def second_moments(z: jax.Array, valid: jax.Array) -> jax.Array:
+    """Sums over valid vectors of all products of (z, 1) with itself: [N, D], [N] -> [D + 1, D + 1].
+
+    The last row holds the vectors' sum and their number. Moments of several batches add up.
+    """
+    z = jnp.concatenate([z, jnp.ones((len(z), 1), z.dtype)], axis=1)
+    z = jnp.where(valid[:, None], z, 0).astype(jnp.float32)
+    return z.T @ z
+
+
+def rank(moments: jax.Array) -> jax.Array:
+    """Effective number of dimensions that vectors fill, from their second moments: the participation ratio.
+
+    That is trace(C)^2 / trace(C^2) of their covariance C, between 1 and D; 0 where they do not vary.
+    """
+    count = jnp.maximum(moments[-1, -1], 1)
+    mean = moments[:-1, -1] / count
+    covariance = moments[:-1, :-1] / count - jnp.outer(mean, mean)
+    return jnp.square(jnp.trace(covariance)) / jnp.maximum(jnp.square(covariance).sum(), 1e-12)
+
+
 def count_codes(codes: jax.Array, valid: jax.Array, size: int) -> jax.Array:
     """How often each of ``size`` codes occurs among the valid ones: [N], [N] -> [K] float32."""
     return _sums(valid.astype(jnp.float32)[:, None], codes, size)[:, 0]

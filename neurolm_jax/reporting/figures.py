@@ -34,11 +34,24 @@ def losses(name: str, lines: list[dict]) -> Figure:
     return figure
 
 
+def spread(lines: list[dict]) -> Figure:
+    """Draw the fraction of codes used and the rank of the code vectors over a run's steps; validation dashed."""
+    figure = Figure(figsize=(8, 2.6), layout="constrained")
+    for axes, key in zip(figure.subplots(1, 2), ("codes_used", "code_vector_rank")):
+        for prefix, style in (("", "-"), ("validation_", "--")):
+            if points := [(line["step"], line[prefix + key]) for line in lines if prefix + key in line]:
+                axes.plot(*zip(*points), style, color="C0", marker="o" if len(points) < 20 else None, markersize=3)
+        axes.set(xlabel="step", title=key)
+        axes.set_ylim(bottom=0)
+    return figure
+
+
 def curves(runs: dict[str, list[dict]]) -> Figure:
     """Losses and accuracies of several runs of a stage over their steps, a panel each and a colour a run; validation
     dashed."""
     keys = {key for lines in runs.values() for line in lines for key in line}
-    keys = {key for key in keys if key.endswith(("loss", "accuracy", "codes_used")) and not key.startswith("best")}
+    drawn = "loss", "accuracy", "codes_used", "rank"
+    keys = {key for key in keys if key.endswith(drawn) and not key.startswith("best")}
     keys = sorted({key.removeprefix("validation_") for key in keys}, key=lambda key: (key != "loss", key))
     rows = -(-len(keys) // 2)
     figure = Figure(figsize=(10, 2.6 * rows + 0.5), layout="constrained")

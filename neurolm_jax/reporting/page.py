@@ -33,6 +33,10 @@ MEASURES = (
 )
 CODES = "Perplexity: of how many codes the use would be as spread, were all used alike."
 CONFUSION = "Rows: true class. Columns: answer with the highest probability. Numbers: windows; colours: share of a row."
+SPREAD = (
+    "Fraction of codes used in a batch, and effective number of dimensions that the vectors before quantization fill;"
+    " validation dashed. A run that collapses shows it here first."
+)
 LOSSES = "Solid: training. Dashed: validation. Names as in metrics.jsonl."
 RECONSTRUCTION = (
     "Each row is a patch, one second of one channel: left the EEG, right its amplitude spectrum, and what the decoders"
@@ -68,6 +72,9 @@ def write(folder: pathlib.Path, results: dict) -> None:
     for stage in results["stages"]:
         if lines := metrics.read(folder / stage):
             page.add_figure(figures.losses(stage, lines), title=f"Losses: {stage}", caption=LOSSES, tags=("losses",))
+            if any("code_vector_rank" in line for line in lines):
+                title = f"Codes in use, and dimensions: {stage}"
+                page.add_figure(figures.spread(lines), title=title, caption=SPREAD, tags=("losses",))
     with appearing_file(folder / "report.html") as file:
         page.save(file, open_browser=False, overwrite=True, verbose="error")
 

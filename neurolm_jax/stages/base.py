@@ -31,7 +31,8 @@ class Terms(NamedTuple):
 
     Attributes:
       losses: the terms of the loss, each a mean.
-      metrics: other means, and counts of codes [K] under ``code_counts``.
+      metrics: other means, and what adds up over batches: counts of codes [K] under ``code_counts``, the encoder's
+        ``code_vector_moments`` [D + 1, D + 1] (``quantizer.second_moments``).
       observed: arrays [b, ...] that ``learn`` wants from the whole batch.
     """
 

@@ -156,7 +156,8 @@ def tokenizer_terms(
         state, encoding.features, log_power(patches) if config.reads_log_power else None, valid
     )
     observed = jax.lax.stop_gradient(Observed(z, codes, valid, moments))
-    return Terms(losses, {"code_counts": counts}, observed)
+    products = quantizer.second_moments(jax.lax.stop_gradient(z).reshape(-1, config.code_width), valid.reshape(-1))
+    return Terms(losses, {"code_counts": counts, "code_vector_moments": products}, observed)
 
 
 def learn(

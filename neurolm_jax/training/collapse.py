@@ -1,4 +1,4 @@
-"""Notice a run that falls apart: codes that go out of use, or errors that rise far above what they were."""
+"""Notice a run that falls apart: codes out of use, code vectors in few dimensions, errors far above what they were."""
 
 import logging
 import math
@@ -8,7 +8,8 @@ from neurolm_jax.errors import UserError
 # Smoothed over lines of metrics.jsonl: the errors of small batches vary with the recordings in them.
 DECAY = 0.95
 KNOWN = 20  # lines before a value counts as what the run once reached
-CODES_LEFT = 0.6  # of the largest fraction of codes used
+REMAINING = 0.6  # of the largest fraction of codes used, or rank of the code vectors
+SPREADS = ("codes_used", "code_vector_rank")
 ERROR_RISE = 1.12  # times the smallest error
 CERTAIN = 7  # deviations of the smoothed value by which it must have changed
 ERRORS = ("frequency_loss", "raw_loss", "feature_spectrum_loss", "eeg_loss", "answer_loss")
@@ -39,7 +40,7 @@ class Collapse:
         if self._action == "ignore" or step < self._begin:
             return []
         reports = []
-        for name in ("codes_used", *ERRORS):
+        for name in (*SPREADS, *ERRORS):
             value = metrics.get(name, math.nan)
             if not math.isfinite(value):
                 continue
@@ -52,8 +53,8 @@ class Collapse:
                 continue
             best = self._best.setdefault(name, smooth)
             certain = abs(smooth - best) > CERTAIN * math.sqrt(variance * (1 - DECAY) / (1 + DECAY))
-            if name == "codes_used":
-                self._best[name], fallen = max(best, smooth), smooth < CODES_LEFT * best
+            if name in SPREADS:
+                self._best[name], fallen = max(best, smooth), smooth < REMAINING * best
             else:
                 self._best[name], fallen = min(best, smooth), smooth > ERROR_RISE * best
             if fallen and certain and name not in self._reported:

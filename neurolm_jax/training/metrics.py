@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from neurolm_jax.models.losses import Mean
-from neurolm_jax.models.quantizer import used_and_perplexity
+from neurolm_jax.models.quantizer import rank, used_and_perplexity
 from neurolm_jax.training import lines
 
 FILE = "metrics.jsonl"
@@ -19,12 +19,14 @@ def read(workdir: str | pathlib.Path) -> list[dict]:
 
 
 def scalars(metrics: dict[str, Mean | jax.Array]) -> dict[str, float]:
-    """Metrics of a step as numbers; code counts become the used fraction and the perplexity."""
+    """Return a step's metrics as numbers; code counts become the used fraction and perplexity, moments a rank."""
     metrics = {key: x.value if isinstance(x, Mean) else x for key, x in jax.device_get(metrics).items()}
     counts = metrics.pop("code_counts", None)
     if counts is not None:
         used, perplexity = used_and_perplexity(counts)
         metrics |= {"codes_used": used, "codes_perplexity": perplexity}
+    if "code_vector_moments" in metrics:
+        metrics["code_vector_rank"] = rank(metrics.pop("code_vector_moments"))
     return {key: float(value) for key, value in metrics.items()}
 
 
