@@ -85,7 +85,7 @@ _STAGES = {
         "evaluate_every": 150,
         "data": {"tasks": TASKS},
         "tokenizer": _SPECTRUM,
-        "summary": {"reads": ("spectrum", "rhythms", "waveform")},
+        "summary": {"reads": ("spectrum", "rhythms", "connectivity", "waveform")},
         "feature_noise": 1.0,
         "augmentation": {"scale": 0.1},
     },

@@ -11,6 +11,7 @@ import pytest
 from scipy.signal import get_window
 
 from neurolm_jax.models.config import SUMMARY_READS, SummaryConfig
+from neurolm_jax.models.connectivity import PAIR_DEVIATION, SHRINKAGE, SINGLE_DEVIATION
 from neurolm_jax.models.readings import BANDS, window_noise
 from neurolm_jax.models.summary import WindowSummary
 
@@ -103,10 +104,45 @@ def by_waveform(params, features, eeg):
         yield row, number, read / np.sqrt(places.size)
 
 
-LOOPS = {"features": by_features, "spectrum": by_spectrum, "rhythms": by_rhythms, "waveform": by_waveform}
+def given_others(covariance, chosen):
+    """The covariance of some electrodes that is left when all others are known (a Schur complement)."""
+    others = [i for i in range(len(covariance)) if i not in chosen]
+    between = covariance[np.ix_(chosen, others)]
+    known = between @ np.linalg.solve(covariance[np.ix_(others, others)], between.T)
+    return covariance[np.ix_(chosen, chosen)] - known
 
 
-@pytest.mark.parametrize("reads", [("features",), ("spectrum",), ("rhythms",), ("waveform",), SUMMARY_READS])
+def by_connectivity(params, features, eeg):
+    """Pair by pair, what is left of their covariance when the other electrodes are known."""
+    part = params["of_connectivity"]
+    left, right, gain, up = (np.asarray(x) for x in (part["left"], part["right"], part["gain"], part["output"]["up"]))
+    for row, number, electrodes, places in windows(eeg):
+        samples = eeg["patches"][row, places].astype(np.float64)
+        samples = (samples - samples.mean(-1, keepdims=True)) * get_window("hann", 200, fftbins=False)
+        bins = np.fft.rfft(samples)[..., 1:46].swapaxes(0, 1).reshape(len(electrodes), -1)
+        covariance = (bins @ bins.conj().T).real
+        covariance = covariance / np.diag(covariance).mean() + SHRINKAGE * np.eye(len(electrodes))
+        read = np.zeros(len(left[0]))
+        for i, one in enumerate(electrodes):
+            read += np.log(given_others(covariance, [i])[0, 0]) / SINGLE_DEVIATION * gain[one]
+            for j, two in enumerate(electrodes):
+                if i != j:
+                    of_pair = given_others(covariance, [i, j])
+                    partial = of_pair[0, 1] / np.sqrt(of_pair[0, 0] * of_pair[1, 1])
+                    read += np.arctanh(0.99 * partial) / PAIR_DEVIATION * left[one] * right[two]
+        yield row, number, read / len(electrodes) @ up
+
+
+LOOPS = {
+    "features": by_features,
+    "spectrum": by_spectrum,
+    "rhythms": by_rhythms,
+    "connectivity": by_connectivity,
+    "waveform": by_waveform,
+}
+
+
+@pytest.mark.parametrize("reads", [*((read,) for read in SUMMARY_READS), SUMMARY_READS])
 def test_each_reading_equals_a_loop_over_windows(reads):
     module, params, features, eeg = summary(*reads)
     found = np.asarray(jax.jit(module.apply)({"params": params}, features, eeg))
@@ -140,14 +176,20 @@ def test_a_summary_says_nothing_before_it_is_trained():
     assert not module.apply(fresh, features, eeg).any()
 
 
-def test_rhythms_and_waveform_are_read_through_noise_in_training_alone():
-    for read, noisy in (("features", False), ("spectrum", True), ("rhythms", True), ("waveform", True)):
+def test_all_but_features_are_read_through_noise_in_training_alone():
+    for read, noisy in (
+        ("features", False),
+        ("spectrum", True),
+        ("rhythms", True),
+        ("connectivity", True),
+        ("waveform", True),
+    ):
         module, params, features, eeg = summary(read)
         rngs = [{"noise": jax.random.key(seed)} for seed in (1, 2)]
         apply = jax.jit(module.apply, static_argnums=3)
         draw = [apply({"params": params}, features, eeg, False, rngs=noise) for noise in rngs]
         still = apply({"params": params}, features, eeg, True)
-        assert bool((draw[0] != draw[1]).any()) == bool((draw[0] != still).any()) == noisy
+        assert bool((draw[0] != draw[1]).any()) == bool((draw[0] != still).any()) == (read != "features")
         there = np.asarray(eeg["segment"]).max(1)
         for row, last in enumerate(there):  # and places without a window stay silent
             assert not np.asarray(draw[0][row, last + 1 :]).any() and not np.asarray(draw[0][row, 0]).any()

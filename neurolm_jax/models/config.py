@@ -11,7 +11,7 @@ PATCH_SAMPLES = 200  # one second at 200 Hz
 REMAT = ("none", "products", "all")
 PATCH_NORMS = ("patch", "row")
 SPECTRUM_TARGETS = ("log_power", "amplitude")
-SUMMARY_READS = ("features", "spectrum", "rhythms", "waveform")
+SUMMARY_READS = ("features", "spectrum", "rhythms", "connectivity", "waveform")
 HIGHEST = 45  # Hz, up to which log power is read: above, recordings differ in their filters more than in their EEG
 SPECTRUM_BINS = 100  # lower half of the 200-bin amplitude spectrum (paper, section 2.2)
 
@@ -116,11 +116,13 @@ class SummaryConfig:
     ``seconds`` the rows of the table for seconds of the waveform. Other sections of a config tell both.
     """
 
-    # What it reads, of features and spectrum (each electrode's own), rhythms (band power of virtual electrodes) and
-    # waveform (slow, locked to the window's beginning); () for no summary.
+    # What it reads, of features and spectrum (each electrode's own), rhythms (band power of virtual electrodes),
+    # connectivity (partial correlations) and waveform (slow, locked to the window's beginning); () for no summary.
     reads: tuple[str, ...] = ()
     width: int = 256  # of the tables into which weights for electrodes and features factor
-    virtual_electrodes: int = 32  # spatial filters whose rhythms are read
+    virtual_electrodes: int = (
+        32  # spatial filters whose rhythms are read, and rank of the weights of pairs of electrodes
+    )
     dropout: float = 0.0  # share of windows for which a reading is left out in training, each by itself
     noise: float = 0.0
     seconds: int = 64

@@ -37,8 +37,8 @@ class FeatureReading(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, eeg: Rows) -> jax.Array:  # [B, E, W_encoder] -> [B, E + 1, W]
-        read = _Factors(self.width, self.channels, name="factors")(features, eeg["channel"])  # [B, E, width]
-        return _Up(self.features, name="output")(_mean_over_seconds(read, eeg["second"], eeg["segment"]))
+        read = ElectrodeFactors(self.width, self.channels, name="factors")(features, eeg["channel"])  # [B, E, width]
+        return ZeroProjection(self.features, name="output")(mean_over_seconds(read, eeg["second"], eeg["segment"]))
 
 
 class SpectrumReading(nn.Module):
@@ -54,18 +54,18 @@ class SpectrumReading(nn.Module):
 
     @nn.compact
     def __call__(self, eeg: Rows, deterministic: bool = True) -> jax.Array:  # [B, E + 1, W]
-        patches, channel, second, segment = _parts(eeg)
-        spectrum = _whitened(patches)
+        patches, channel, second, segment = split_rows(eeg)
+        spectrum = whitened_spectrum(patches)
         power = jnp.log(jnp.square(spectrum.real) + jnp.square(spectrum.imag) + POWER_FLOOR)  # [B, E, bins]
         valid = (segment > 0)[..., None]
-        tokens = _sums(valid.astype(jnp.float32), segment)
-        level = _sums(power.mean(-1, keepdims=True), segment) / jnp.maximum(tokens, 1)  # [B, E + 1, 1]
+        tokens = sum_segments(valid.astype(jnp.float32), segment)
+        level = sum_segments(power.mean(-1, keepdims=True), segment) / jnp.maximum(tokens, 1)  # [B, E + 1, 1]
         level = jnp.take_along_axis(level, segment[..., None], axis=1)
         read = jnp.concatenate([power - level, level], axis=-1)
         if self.noise and not deterministic:
             read += self.noise * window_noise(self.make_rng("noise"), read, segment, second)
-        read = _Factors(self.width, self.channels, name="factors")(read, channel)
-        return _Up(self.features, name="output")(_mean_over_seconds(read, second, segment))
+        read = ElectrodeFactors(self.width, self.channels, name="factors")(read, channel)
+        return ZeroProjection(self.features, name="output")(mean_over_seconds(read, second, segment))
 
 
 class RhythmReading(nn.Module):
@@ -83,21 +83,23 @@ class RhythmReading(nn.Module):
 
     @nn.compact
     def __call__(self, eeg: Rows, deterministic: bool = True) -> jax.Array:  # [B, E + 1, W]
-        patches, channel, second, segment = _parts(eeg)
+        patches, channel, second, segment = split_rows(eeg)
         normal = nn.initializers.normal(1.0)
         filters = self.param("filters", named(normal, None, None), (self.channels, self.electrodes), jnp.float32)
         valid = segment > 0
         first = own_second(segment, second).start  # [B, E]: where the token's second begins
         begins = valid & (first == jnp.arange(segment.shape[1]))
-        spectrum = _whitened(patches)
+        spectrum = whitened_spectrum(patches)
         weights = jnp.where(valid[..., None], filters[channel], 0)  # [B, E, electrodes]
 
         def power(weight):  # [B, E] of one virtual electrode -> [B, E + 1, bands]
-            summed = _sums(spectrum * weight[..., None], first)[:, :-1]  # [B, E, bins], at the first token of a second
+            summed = sum_segments(spectrum * weight[..., None], first)[
+                :, :-1
+            ]  # [B, E, bins], at a second's first token
             squared = jnp.square(summed.real) + jnp.square(summed.imag)
             bands = jnp.where(begins[..., None], squared, 0) @ _POOL
-            norm = _sums(jnp.square(weight)[..., None], segment)  # [B, E + 1, 1], in all seconds
-            return _sums(bands, segment) / jnp.maximum(norm, 1e-9)
+            norm = sum_segments(jnp.square(weight)[..., None], segment)  # [B, E + 1, 1], in all seconds
+            return sum_segments(bands, segment) / jnp.maximum(norm, 1e-9)
 
         found = jax.lax.map(power, jnp.moveaxis(weights, -1, 0))  # [electrodes, B, E + 1, bands]
         read = jnp.moveaxis(jnp.log(found + POWER_FLOOR), 0, 2).reshape(*found.shape[1:3], -1)
@@ -105,9 +107,9 @@ class RhythmReading(nn.Module):
         read *= jax.lax.rsqrt(jnp.square(read).mean(-1, keepdims=True) + 1e-6)
         if self.noise and not deterministic:
             read += self.noise * jax.random.normal(self.make_rng("noise"), read.shape)
-        there = _sums(valid[..., None].astype(jnp.float32), segment) > 0
+        there = sum_segments(valid[..., None].astype(jnp.float32), segment) > 0
         read = jnp.where(there.at[:, 0].set(False), read, 0) / np.sqrt(self.electrodes)
-        return _Up(self.features, name="output")(read)
+        return ZeroProjection(self.features, name="output")(read)
 
 
 class WaveformReading(nn.Module):
@@ -124,18 +126,18 @@ class WaveformReading(nn.Module):
 
     @nn.compact
     def __call__(self, eeg: Rows, deterministic: bool = True) -> jax.Array:  # [B, E + 1, W]
-        patches, channel, second, segment = _parts(eeg)
+        patches, channel, second, segment = split_rows(eeg)
         wave = standardise_segments(patches, segment)
         wave = wave.reshape(*wave.shape[:2], STRETCHES, -1).mean(-1)  # [B, E, stretches]
         if self.noise and not deterministic:
             wave += self.noise * jax.random.normal(self.make_rng("noise"), wave.shape)
         normal = nn.initializers.normal(1.0)
         time = self.param("time", named(normal, None, None), (self.seconds, self.width), jnp.float32)
-        read = _Factors(self.width, self.channels, name="factors")(wave, channel) * time[second]
+        read = ElectrodeFactors(self.width, self.channels, name="factors")(wave, channel) * time[second]
         valid = (segment > 0)[..., None]
-        tokens = _sums(valid.astype(jnp.float32), segment)
-        read = _sums(jnp.where(valid, read, 0), segment) / jnp.sqrt(jnp.maximum(tokens, 1))
-        return _Up(self.features, name="output")(read.at[:, 0].set(0))
+        tokens = sum_segments(valid.astype(jnp.float32), segment)
+        read = sum_segments(jnp.where(valid, read, 0), segment) / jnp.sqrt(jnp.maximum(tokens, 1))
+        return ZeroProjection(self.features, name="output")(read.at[:, 0].set(0))
 
 
 def window_noise(rng: jax.Array, features: jax.Array, segment: jax.Array, second: jax.Array) -> jax.Array:
@@ -153,7 +155,7 @@ def window_noise(rng: jax.Array, features: jax.Array, segment: jax.Array, second
     return jnp.take_along_axis(noise, first[..., None], axis=1)
 
 
-class _Factors(nn.Module):
+class ElectrodeFactors(nn.Module):
     """[B, E, F] -> [B, E, width]: a table for features, multiplied by one for electrodes."""
 
     width: int
@@ -168,7 +170,7 @@ class _Factors(nn.Module):
         return x.astype(jnp.float32) @ down * gain[channel]
 
 
-class _Up(nn.Module):
+class ZeroProjection(nn.Module):
     """[..., width] -> [..., W], by a table that starts at zero."""
 
     features: int
@@ -179,26 +181,27 @@ class _Up(nn.Module):
         return x @ self.param("up", named(nn.initializers.zeros, None, "embed"), shape, jnp.float32)
 
 
-def _parts(eeg):
+def split_rows(eeg: Rows) -> tuple[jax.Array, ...]:
+    """Return patches, channel, second and segment of rows of EEG."""
     return tuple(eeg[name] for name in ("patches", "channel", "second", "segment"))
 
 
-def _whitened(patches):
+def whitened_spectrum(patches: jax.Array) -> jax.Array:
     """Fourier coefficients [B, E, 45] of patches, multiplied by their frequency: flat for the usual spectrum of EEG."""
     return windowed_spectrum(patches)[..., LOWEST - 1 : HIGHEST] * np.arange(LOWEST, HIGHEST + 1)
 
 
-def _mean_over_seconds(x, second, segment):
+def mean_over_seconds(x: jax.Array, second: jax.Array, segment: jax.Array) -> jax.Array:
     """[B, E, width] -> [B, E + 1, width]: over seconds a mean; over electrodes a sum whose size does not grow with
     their number."""
     valid = (segment > 0)[..., None]
-    tokens = _sums(valid.astype(jnp.float32), segment)
-    electrodes = _sums((valid & (second == 0)[..., None]).astype(jnp.float32), segment)
-    total = _sums(jnp.where(valid, x, 0), segment)
+    tokens = sum_segments(valid.astype(jnp.float32), segment)
+    electrodes = sum_segments((valid & (second == 0)[..., None]).astype(jnp.float32), segment)
+    total = sum_segments(jnp.where(valid, x, 0), segment)
     return (total * jnp.sqrt(electrodes) / jnp.maximum(tokens, 1)).at[:, 0].set(0)
 
 
-def _sums(x, ids):
+def sum_segments(x: jax.Array, ids: jax.Array) -> jax.Array:
     """Sums of x [B, E, F] over tokens with the same id [B, E] -> [B, E + 1, F], at that id."""
     return jax.vmap(lambda values, places: jax.ops.segment_sum(values, places, ids.shape[1] + 1))(x, ids)
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from neurolm_jax.models.config import SummaryConfig
+from neurolm_jax.models.connectivity import ConnectivityReading
 from neurolm_jax.models.readings import FeatureReading, RhythmReading, Rows, SpectrumReading, WaveformReading
 from neurolm_jax.models.transformer import Dtype
 
@@ -40,6 +41,8 @@ class WindowSummary(nn.Module):
             of_patches.append(SpectrumReading(*tables, noise, name="of_spectrum"))
         if "rhythms" in c.reads:
             of_patches.append(RhythmReading(c.virtual_electrodes, *size, noise, name="of_rhythms"))
+        if "connectivity" in c.reads:
+            of_patches.append(ConnectivityReading(c.virtual_electrodes, *size, noise, name="of_connectivity"))
         if "waveform" in c.reads:
             of_patches.append(WaveformReading(*tables, c.seconds, noise, name="of_waveform"))
         found += [reading(eeg, deterministic) for reading in of_patches]
