@@ -177,13 +177,7 @@ def test_a_summary_says_nothing_before_it_is_trained():
 
 
 def test_all_but_features_are_read_through_noise_in_training_alone():
-    for read, noisy in (
-        ("features", False),
-        ("spectrum", True),
-        ("rhythms", True),
-        ("connectivity", True),
-        ("waveform", True),
-    ):
+    for read in SUMMARY_READS:
         module, params, features, eeg = summary(read)
         rngs = [{"noise": jax.random.key(seed)} for seed in (1, 2)]
         apply = jax.jit(module.apply, static_argnums=3)
