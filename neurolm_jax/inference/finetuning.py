@@ -79,7 +79,7 @@ def _row(stage, *parts):
 class _Rows:
     """Rows of EEG [E] with ``labels`` [S] of their windows, in the order of the segments."""
 
-    def __init__(self, windows: Windows, size: int, slots: int, seed: int | None, literal_names: bool):
+    def __init__(self, windows: Windows, size: int, slots: int, seed: int | None, literal_names: bool = False):
         self._windows, self.size, self.slots, self.literal_names = windows, size, slots, literal_names
         tokens = windows.channels * windows.task.seconds
         self.plan = RowPlan(np.stack([tokens, np.ones_like(tokens)], axis=1), (size, slots), seed)
