@@ -1,12 +1,14 @@
 """Ask a trained model about a recording.
 
   python -m neurolm_jax.ask RECORDING --checkpoint W --question "Is this EEG segment abnormal?"
-                            [--every S] [--window S] [--mains 50|60] [--json] [--plot FILE] [--annotations FILE]
+                            [--every S] [--window S] [--mains 50|60] [--rename FILE] [--json] [--plot FILE]
+                            [--annotations FILE]
 
-RECORDING is any file that MNE reads, with one known electrode or more. The question, or the name, of a task that W was
-trained on has its allowed answers scored, window by window and for the whole recording; any other question is answered
-in free text. --plot draws probability over time above the trace (.png, .pdf, .svg); --annotations writes the answers
-for MNE (.txt, -annot.fif) or for EDFbrowser and other viewers (.edf, an EDF+ file of annotations).
+RECORDING is any file that MNE reads, whose channels are known electrodes. The question, or the name, of a task that W
+was trained on has its allowed answers scored, window by window and for the whole recording; any other question is
+answered in free text. --plot draws probability over time above the trace (.png, .pdf, .svg); --annotations writes the
+answers for MNE (.txt, -annot.fif) or for EDFbrowser and other viewers (.edf, an EDF+ file of annotations). --rename
+names a file that tells electrodes where channels have other names: lines of NAME,ELECTRODE.
 Without --question it lists what W was taught. No medical device: for research, not for diagnosis or treatment.
 """
 
@@ -25,6 +27,7 @@ def main() -> None:
     parser.add_argument("--every", type=float, metavar="S", help="seconds from window to window; default: no overlap")
     parser.add_argument("--window", type=int, metavar="S", help="seconds of a window, for a question of your own")
     parser.add_argument("--mains", type=float, choices=(50, 60), help="Hz; by default of the header or the spectrum")
+    parser.add_argument("--rename", type=pathlib.Path, metavar="FILE", help="lines of NAME,ELECTRODE, for channels")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--trust_code", action="store_true", help="run the task files (.py) that the checkpoint names")
     parser.add_argument("--plot", type=pathlib.Path, metavar="FILE")
@@ -46,10 +49,17 @@ def main() -> None:
     if arguments.annotations:
         reporting.check_annotations(arguments.annotations)
 
+    from neurolm_jax.eeg.renaming import read_renaming, rename
     from neurolm_jax.eeg.tasks.readers import read_raw
     from neurolm_jax.inference.asking import Answerer
 
+    renaming = read_renaming(arguments.rename) if arguments.rename else {}
     raw = read_raw(arguments.recording) if arguments.recording else None
+    if raw and renaming:
+        if not set(renaming) & set(raw.ch_names):
+            names = ", ".join(raw.ch_names[:8])
+            raise UserError(f"--rename {arguments.rename}: has none of the recording's channels ({names} ...)")
+        raw = rename(raw, renaming, str(arguments.recording))
     model = Answerer(arguments.checkpoint, arguments.trust_code)
     if not arguments.question:
         for name, question in model.questions.items():

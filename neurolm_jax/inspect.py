@@ -62,7 +62,7 @@ def inspect_shards(path: pathlib.Path, verify: bool = False) -> None:
     import collections
 
     from neurolm_jax.data.shards import open_shards
-    from neurolm_jax.eeg.electrodes import VOCABULARY, electrode_id
+    from neurolm_jax.eeg.electrodes import VOCABULARY, recorded_electrodes
     from neurolm_jax.reporting.console import print_recordings
 
     shards = open_shards(path)
@@ -71,7 +71,7 @@ def inspect_shards(path: pathlib.Path, verify: bool = False) -> None:
     print(f"records {manifest['records']:,} in {len(manifest['shards'])} shards")
     used = [r for r in manifest.get("recordings", []) if r["outcome"] == "used"]
     for title, values in {
-        "electrodes": (VOCABULARY[electrode_id(name)] for r in used for name in r["channels"]),
+        "electrodes": (VOCABULARY[electrode] for r in used for electrode in recorded_electrodes(r)),
         "recorded at": (f"{r['rate']:g} Hz" for r in used),
         "montages": (r["reference"] for r in used if r.get("reference")),
     }.items():

@@ -1,9 +1,9 @@
 """Turn recordings, task data or text into shards and a manifest.
 
   python -m neurolm_jax.prepare eeg  IN... --out DIR [--mains 50|60] [--workers N | --scheduler ADDRESS]
-                                     [--exclude NAME=DIR ...]
+                                     [--exclude NAME=DIR ...] [--rename FILE]
   python -m neurolm_jax.prepare task NAME IN --out DIR [--split published|subject|official] [--seed N] [--skip_faulty]
-                                     [--exclude NAME=DIR ...]
+                                     [--exclude NAME=DIR ...] [--rename FILE]
   python -m neurolm_jax.prepare text IN... --out DIR
 
 ``eeg`` reads files and folders, BIDS and TUH trees among them; stopped, it goes on where it was. Subjects and
@@ -13,6 +13,7 @@ recordings of the test and validation parts of tasks that lie beside DIR, or are
 those of docs/tasks.md, or a Python file of your own. No subject is on two sides of the split; what --split official
 repeats of the released code is told there too. Of the sets named by --exclude, subjects and recordings of the test and
 validation parts are left out of this one's training and validation parts.
+--rename names a file that tells electrodes where channels have other names: lines of NAME,ELECTRODE.
 ``text`` writes ``DIR/{train,validation}`` of plain text, rows of .jsonl and .parquet, docstrings of Python files and
 data sets hf:OWNER/NAME.
 A folder that is there already is kept, if it is what is asked for; remove it to prepare it anew.
@@ -28,6 +29,7 @@ from neurolm_jax.corpus.excluded import NOTHING, Excluded, beside, excluded, nam
 from neurolm_jax.corpus.finished import Asked, check_finished
 from neurolm_jax.data import remote, shards
 from neurolm_jax.eeg.preprocessing import Preprocessing
+from neurolm_jax.eeg.renaming import read_renaming
 from neurolm_jax.eeg.tasks import NAMES, Task, load_task
 from neurolm_jax.eeg.tasks.base import SPLITS
 from neurolm_jax.eeg.tasks.splits import WAYS
@@ -65,6 +67,7 @@ def main() -> None:
             metavar="NAME=DIR",
             help="prepared tasks to keep apart from",
         )
+        kind.add_argument("--rename", type=pathlib.Path, metavar="FILE", help="lines of NAME,ELECTRODE, for channels")
     words = kinds.add_parser("text", help="plain text, jsonl, parquet, docstrings of Python files, hf:OWNER/NAME")
     words.add_argument("inputs", nargs="+")
     for kind in (eeg, task, words):
@@ -93,7 +96,7 @@ def main() -> None:
         prepare_eeg(arguments, _without(arguments, url or arguments.out))
     elif arguments.kind == "task":
         options = {"way": asked.way, "seed": asked.seed, "skip_faulty": arguments.skip_faulty}
-        options["without"] = _without(arguments, url or arguments.out)
+        options |= {"without": _without(arguments, url or arguments.out), "renaming": asked.renaming}
         prepare_task(load_task(arguments.name), arguments.inputs[0], arguments.out, **options)
     else:
         prepare_text(arguments.inputs, arguments.out)
@@ -106,12 +109,17 @@ def main() -> None:
 def _asked(arguments) -> Asked:
     inputs = tuple(map(str, arguments.inputs))
     if arguments.kind == "eeg":
-        return Asked("eeg", inputs, arguments.source, arguments.mains)
+        return Asked("eeg", inputs, arguments.source, arguments.mains, renaming=_renaming(arguments))
     if arguments.kind == "text":
         return Asked("text", inputs)
     if arguments.split == "official" and arguments.seed is not None:
         raise UserError("--seed: --split official has no choice of subjects to make; leave it out")
-    return Asked("task", source=load_task(arguments.name).name, way=arguments.split, seed=arguments.seed or 0)
+    name, seed = load_task(arguments.name).name, arguments.seed or 0
+    return Asked("task", source=name, way=arguments.split, seed=seed, renaming=_renaming(arguments))
+
+
+def _renaming(arguments):
+    return read_renaming(arguments.rename) if arguments.rename else {}
 
 
 def _without(arguments, out: str | pathlib.Path) -> Excluded:
@@ -133,7 +141,14 @@ def prepare_eeg(arguments, without: Excluded) -> None:
         raise UserError(f"--workers must not be negative, not {arguments.workers}")
     settings = Preprocessing(mains=arguments.mains)
     manifest = build.build(
-        arguments.inputs, arguments.out, settings, arguments.source, without, arguments.workers, arguments.scheduler
+        arguments.inputs,
+        arguments.out,
+        settings,
+        arguments.source,
+        without,
+        arguments.workers,
+        arguments.scheduler,
+        _renaming(arguments),
     )
     print_recordings(manifest, str(arguments.out))
 

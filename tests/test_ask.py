@@ -101,6 +101,14 @@ def test_electrodes_are_those_of_the_task_where_it_has_any(model, monkeypatch):
     assert other.channels == ("Cz", "Pz") and "none of its electrodes" in other.notes[0]
 
 
+def test_electrodes_of_a_cap_and_against_the_midline(model):
+    found = model.ask(noise([f"A{i}" for i in range(1, 17)]), "eyes")
+    assert len(found.channels) == 16 and found.notes == ()
+    assert "measured against" in model.ask(noise(["EEG Fpz-Cz", "EEG Pz-Oz"]), "eyes").notes[-1]
+    with pytest.raises(UserError, match="r.edf: only 1 of its 8 EEG channels.*--rename FILE"):
+        model.ask(noise([*(f"Ch{i}" for i in range(7)), "Cz"]), "eyes", name="r.edf")
+
+
 NO_STEPS = (0.0, -1.0, 0.004, float("inf"), float("nan"))
 
 

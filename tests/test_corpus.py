@@ -22,13 +22,13 @@ def test_every_recording_is_accounted_for(folder, tmp_path):
     used = [f"{i}.edf" for i in range(6)]
     assert [name for name, reason in found.items() if reason is None] == used
     assert found["again/copy.edf"] == "a copy of 2.edf"
-    assert "cannot be read" in found["broken.edf"] and "none of its 4 channels" in found["heart.edf"]
+    assert "cannot be read" in found["broken.edf"] and "none of its channels" in found["heart.edf"]
     np.testing.assert_allclose(manifest["hours"], 6 * 20 / 3600)
     assert not list(tmp_path.glob(".*"))
     opened = open_shards(tmp_path / "out")
     records = [decode(opened.source[i]) for i in range(len(opened.source))]
     assert list(dict.fromkeys(r.recording for r in records)) == used
-    assert {r.electrodes for r in records} == {tuple(map(VOCABULARY.index, ("FP1", "C3", "T7")))}
+    assert {r.electrodes for r in records} == {tuple(map(VOCABULARY.index, ("FP1", "C3", "T3")))}
     assert manifest["recordings"][0]["left_out"] == {"EKG1": "no electrode of the vocabulary"}
 
 
@@ -110,7 +110,7 @@ def test_memory_does_not_grow_with_the_recording(monkeypatch):
 
 
 def test_many_channels_one_channel_and_names_that_occur_twice(tmp_path):
-    many = [f"X{i}" for i in range(297)] + ["Fp1", "C3", "T3"]
+    many = [f"AUX{i}" for i in range(297)] + ["Fp1", "C3", "T3"]
     write_edf(tmp_path / "in" / "many.edf", noise(0, channels=300), names=many)
     write_edf(tmp_path / "in" / "one.edf", noise(1, channels=1), names=["Cz"])
     write_edf(tmp_path / "in" / "twice.edf", noise(2), names=["T3", "T7", "Cz", "Cz"])

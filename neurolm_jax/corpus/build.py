@@ -6,7 +6,7 @@ import json
 import pathlib
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from neurolm_jax.corpus import parts, sources, workers
 from neurolm_jax.corpus.excluded import NOTHING, Excluded
@@ -26,8 +26,11 @@ def build(
     without: Excluded = NOTHING,
     worker_count: int = 0,
     scheduler: str | None = None,
+    renaming: Mapping[str, str] | None = None,
 ) -> dict:
     """Write shards and manifest of all recordings under the inputs to ``out``; returns the manifest.
+
+    ``renaming`` has electrodes by the names of channels that do not tell them.
 
     Stopped, it leaves finished work beside ``out`` and goes on from there when it is called again.
 
@@ -37,7 +40,8 @@ def build(
     """
     begin, inputs = time.perf_counter(), list(inputs)
     recordings, others = sources.find(inputs)
-    found = [_without_subject(source, without) for source in recordings]
+    renamed = tuple((renaming or {}).items())
+    found = [dataclasses.replace(_without_subject(source, without), renaming=renamed) for source in recordings]
     work = out.with_name(f".{out.name}.unfinished")
     described = dataclasses.asdict(settings) | {"rate": RATE, "unit": "microvolt", "piece_seconds": PIECE}
     _begin(work, described | {"corpus": corpus})
@@ -58,6 +62,7 @@ def build(
         "split": "train",
         "inputs": list(map(str, inputs)),
         "preprocessing": described,
+        "rename": dict(renamed),
         "hours": sum(outcome["hours"] for outcome in outcomes),
         "seconds": time.perf_counter() - begin,
         "recordings": outcomes,

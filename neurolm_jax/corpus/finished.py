@@ -23,6 +23,7 @@ class Asked:
       source: name of the corpus or task, of eeg and task.
       mains: Hz, of eeg; None leaves it to each recording, and takes what is there.
       way, seed: of a task's split, see ``splits.assign``.
+      renaming: electrode by channel name, of eeg and task.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class Asked:
     mains: float | None = None
     way: str | None = None
     seed: int = 0
+    renaming: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def check_finished(
@@ -61,6 +63,8 @@ def check_finished(
 
 def _other_options(manifest: Mapping, asked: Asked) -> str | None:
     """What a manifest of the kind that is asked for was prepared with, where that is another."""
+    if asked.kind != "text" and dict(asked.renaming) != manifest.get("rename", {}):
+        return "with another --rename" if manifest.get("rename") else "without --rename"
     if asked.kind == "task":
         there = manifest["split_by"]
         seed = "" if there["way"] == "official" else f" --seed {there['seed']}"

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 import time
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -11,9 +12,11 @@ from neurolm_jax.corpus.excluded import NOTHING, Excluded
 from neurolm_jax.corpus.parts import entry
 from neurolm_jax.corpus.recording import PIECE
 from neurolm_jax.data import shards
+from neurolm_jax.eeg.electrodes import VOCABULARY
 from neurolm_jax.eeg.identity import middle, recording_hash
-from neurolm_jax.eeg.preprocessing import RATE, Signal, choose_channels, known_channels, preprocess
+from neurolm_jax.eeg.preprocessing import RATE, Signal, checked_channels, choose_channels, preprocess
 from neurolm_jax.eeg.records import Record, encode
+from neurolm_jax.eeg.renaming import rename
 from neurolm_jax.eeg.tasks import Opened, Recording, Task
 from neurolm_jax.eeg.tasks.base import SPLITS, Window
 from neurolm_jax.eeg.tasks.readers import duration_of, foreign_bytes, read_raw
@@ -30,6 +33,7 @@ def write_task(
     seed: int = 0,
     skip_faulty: bool = False,
     without: Excluded = NOTHING,
+    renaming: Mapping[str, str] | None = None,
 ) -> None:
     """``out/windows/{train,validation,test}`` and ``out/recordings/{train,validation}`` from the files under path.
 
@@ -39,6 +43,7 @@ def write_task(
       skip_faulty: leave a recording out, with its reason in the manifest, where otherwise its fault ends the work.
       without: what must not be learnt from, since another set tests on it: such recordings of the training and
         validation parts are left out.
+      renaming: electrodes by the names of channels that do not tell them.
 
     Raises:
       UserError: naming the file that is missing or wrong; a split that is not possible; no window at all.
@@ -48,7 +53,7 @@ def write_task(
     begin = time.perf_counter()
     recordings = list(task.recordings(path))
     split_of = assign(task, recordings, way, seed)
-    digests = _Digests()
+    digests, renaming = _Digests(renaming or {}), dict(renaming or {})
     with appearing_folder(out) as folder, contextlib.ExitStack() as stack:
         folders = {split: _Folder(folder, split) for split in SPLITS}
         bar = stack.enter_context(tqdm(recordings, unit=" recordings", desc="prepare", disable=None))
@@ -74,6 +79,7 @@ def write_task(
                     "split": split,
                     "split_by": {"way": way, "seed": None if way == "official" else seed},
                     "preprocessing": dataclasses.asdict(task.preprocessing) | {"rate": RATE, "unit": "microvolt"},
+                    "rename": renaming,
                     "seconds": time.perf_counter() - begin,
                 }
             )
@@ -91,7 +97,7 @@ class _Folder:
 
     def outcome(self, recording: Recording, became="skipped", reason: str | None = None, hours=0.0, **read):
         """What became of a recording; returns its number."""
-        known = {"hash": "", "file_hashes": [], "rate": None, "channels": []} | read
+        known = {"hash": "", "file_hashes": [], "rate": None, "channels": [], "electrodes": []} | read
         told = {"name": recording.name, "subject": recording.subject, "outcome": became, "reason": reason}
         self._outcomes.append(told | known | {"hours": hours})
         return len(self._outcomes) - 1
@@ -111,8 +117,9 @@ class _Folder:
 class _Digests:
     """Hashes of what was read: of recordings, and of the files that they are taken from."""
 
-    def __init__(self):
+    def __init__(self, renaming: Mapping[str, str]):
         self.seen: dict[str, str] = {}
+        self.renaming = renaming
         self._files: dict[tuple, str] = {}
 
     def of_files(self, recording: Recording, opened: Opened, digest: str) -> list[str]:
@@ -124,7 +131,7 @@ class _Digests:
         found = [self._of(raw)] if recording.span else []
         for file in dict.fromkeys(filter(None, raw.filenames)):
             with contextlib.suppress(UserError):
-                unchanged = read_raw(file)
+                unchanged = rename(read_raw(file), self.renaming, str(file))
                 with foreign_bytes(file):
                     if recording.span or not _same(raw, unchanged):
                         found.append(self._of(unchanged))
@@ -151,8 +158,10 @@ def _same(raw, other) -> bool:
 
 def _write_recording(task, recording, digests, without, side):
     opened = recording.open()
-    raw, windows = opened.raw, opened.windows
-    rate, channels = float(raw.info["sfreq"]), known_channels(raw, task.channels)
+    raw, windows, whole = opened
+    raw = rename(raw, digests.renaming, recording.name)
+    opened = Opened(raw, windows, whole and rename(whole, digests.renaming, recording.name))
+    rate = float(raw.info["sfreq"])
     if task.rates and rate not in task.rates:
         wanted = " or ".join(f"{value:g}" for value in task.rates)
         raise UserError(f"{recording.name}: sampled at {rate:g} Hz; the recordings of {task.name} have {wanted} Hz")
@@ -161,18 +170,21 @@ def _write_recording(task, recording, digests, without, side):
         _check_window(task, recording, window, begin, end)
     if not windows:
         raise UserError(f"{recording.name}: too short, {end - begin:.1f} s; a window of {task.name} has {task.seconds}")
+    places = checked_channels(raw, recording.name, task.channels)
+    channels = list(places)
     with foreign_bytes(recording.name):
         digest = recording_hash(raw, round(begin * rate), round(end * rate))
         files = digests.of_files(recording, opened, digest)
-        read = {"hash": digest, "file_hashes": files, "rate": rate, "channels": list(channels)}
-        raw = raw.copy().pick(list(channels), verbose="error").load_data(verbose="error") if channels else raw
+        read = {"hash": digest, "file_hashes": files, "rate": rate, "channels": channels}
+        read |= {"electrodes": [VOCABULARY[electrode] for electrode in places.values()]}
+        raw = raw.copy().pick(channels, verbose="error").load_data(verbose="error")
     if digest and digest in digests.seen:
         side.outcome(recording, reason=f"a copy of {digests.seen[digest]}", **read)
         return
     if reason := without.reason(task.cohort or task.name, recording.subject, digest, *files):
         side.outcome(recording, "excluded", reason, **read)
         return
-    signal = preprocess(raw, task.preprocessing, recording.name, task.channels)
+    signal = preprocess(raw, task.preprocessing, recording.name, task.channels, places)
     records = [labelled_record(task, recording, signal, window) for window in windows]
     digests.seen[digest] = recording.name
     number = side.outcome(recording, "used", hours=(end - begin) / 3600, **read)

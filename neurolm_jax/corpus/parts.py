@@ -69,6 +69,8 @@ def _records(source, settings, corpus, outcome) -> Iterator[tuple[bytes, dict]]:
             yield encode(record), entry(record)
     except Unusable:
         raise
+    except UserError as error:
+        raise Unusable(str(error)) from error
     except MemoryError as error:
         raise UserError(f"{source.path}: not enough memory to read it; take fewer --workers, or remove it") from error
     except Exception as error:  # noqa: BLE001 (foreign bytes: the parsers of twenty formats fail in as many ways)

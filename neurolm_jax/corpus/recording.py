@@ -8,12 +8,15 @@ import numpy as np
 
 from neurolm_jax.corpus.sources import Source
 from neurolm_jax.eeg import quality
-from neurolm_jax.eeg.electrodes import parse_channel
+from neurolm_jax.eeg.electrodes import VOCABULARY
 from neurolm_jax.eeg.filtering import Filter
 from neurolm_jax.eeg.identity import STRETCH, ContentHash, middle, reads_alike, recording_hash
 from neurolm_jax.eeg.mains import detect_mains
+from neurolm_jax.eeg.montage import read_montage, unknown_montage
+from neurolm_jax.eeg.positions import with_places
 from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, choose_channels
 from neurolm_jax.eeg.records import Record
+from neurolm_jax.eeg.renaming import rename
 
 if TYPE_CHECKING:  # MNE takes a second to import
     import mne
@@ -35,7 +38,8 @@ class ExcludedRecording(Unusable):
 class Outcome:
     """What became of a recording, as the manifest has it. Hours are those of the recording, channels counted once.
 
-    outcome: used, skipped or excluded. channels: names of those used; left_out: reason by channel not used.
+    outcome: used, skipped or excluded. channels: names of those used, and electrodes: what they are in the vocabulary;
+    left_out: reason by channel not used.
     dropped_seconds: cut out of all channels; bad_channel_seconds: by kind, what was bad in a channel.
     participant, events: of a BIDS tree, the row of participants.tsv and how often each trial type occurs.
     """
@@ -54,6 +58,7 @@ class Outcome:
     hours: float = 0.0
     recorded_hours: float = 0.0
     channels: list[str] = dataclasses.field(default_factory=list)
+    electrodes: list[str] = dataclasses.field(default_factory=list)
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
     dropped_seconds: int = 0
     bad_channel_seconds: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -65,7 +70,8 @@ def read(source: Source) -> "mne.io.BaseRaw":
     """An ``mne.io.Raw``, samples still on disk; whatever its parsers raise comes through."""
     import mne
 
-    return mne.io.read_raw(source.path, verbose="error")
+    raw = with_places(mne.io.read_raw(source.path, verbose="error"), dict(source.positions))
+    return rename(raw, dict(source.renaming), source.name)
 
 
 def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: Outcome) -> Iterator[Record]:
@@ -93,7 +99,7 @@ def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: 
     for copy, (original, lag) in sorted(copies.items(), reverse=True):
         how = "exactly" if lag == 0 else f"shifted by {abs(lag)} samples"
         outcome.left_out[outcome.channels[copy]] = f"copies {outcome.channels[original]} {how}"
-        for sequence in (picks, electrodes, outcome.channels):
+        for sequence in (picks, electrodes, outcome.channels, outcome.electrodes):
             del sequence[copy]
     mains = _mains(raw, source, settings, sample, rate, outcome)
 
@@ -148,10 +154,16 @@ def _stretches(raw, picks, whole, digest):
 
 def _choose(raw, source, outcome):
     """Places in ``raw`` and ids of the channels to use, names into ``outcome``."""
-    chosen, left_out = choose_channels(raw, dict(source.left_out))
+    renaming = dict(source.renaming)
+    reasons = {renaming.get(name, name): reason for name, reason in source.left_out}
+    if fault := unknown_montage(raw, [name for name, reason in reasons.items() if reason.startswith("of type")]):
+        raise Unusable(fault)
+    chosen, left_out = choose_channels(raw, reasons)
     outcome.left_out |= left_out
     outcome.channels += chosen
-    references = (parse_channel(name).reference for name in chosen)
+    outcome.electrodes += [VOCABULARY[electrode] for electrode in chosen.values()]
+    channels = read_montage(raw).channels
+    references = (channels[name].reference for name in chosen)
     outcome.reference = outcome.reference or next(filter(None, references), None)
     picks, electrodes = [raw.ch_names.index(name) for name in chosen], list(chosen.values())
     if not picks:

@@ -9,6 +9,7 @@ import pathlib
 import re
 from collections.abc import Iterable
 
+from neurolm_jax.eeg.positions import read_positions
 from neurolm_jax.errors import UserError
 
 # Of the formats that MNE reads, those of EEG. A folder with such a name is one recording.
@@ -28,7 +29,9 @@ _BIDS = re.compile(r"^sub-(?P<subject>[^_/]+)(_ses-(?P<session>[^_/]+))?.*_eeg$"
 class Source:
     """A recording's path; ``name`` is that path below its input. The rest is what path and sidecars tell, or None.
 
-    cohort: what the subject's name is unique in. mains: Hz. left_out: pairs of channel and reason. excluded: why no
+    cohort: what the subject's name is unique in. mains: Hz. left_out: pairs of channel and reason. positions: pairs of
+    channel and place on the head, to the right, front and up. renaming: pairs of channel and electrode, of the user's
+    own. excluded: why no
     sample of it may be used; fault: why none can be. participant, events: see ``Outcome``. size, modified: bytes, and
     nanoseconds of the clock, as they were when it was found: work on what it was before is not taken for it.
     """
@@ -41,6 +44,8 @@ class Source:
     reference: str | None = None
     mains: float | None = None
     left_out: tuple[tuple[str, str], ...] = ()
+    positions: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    renaming: tuple[tuple[str, str], ...] = ()
     participant: tuple[tuple[str, str], ...] = ()
     events: tuple[tuple[str, int], ...] = ()
     excluded: str | None = None
@@ -115,6 +120,7 @@ def _sidecars(path, root, subject):
         "cohort": _bids_name(root),
         "mains": float(mains) if known else None,
         "left_out": _bids_channels(path),
+        "positions": tuple((name, tuple(place.tolist())) for name, place in read_positions(path).items()),
         "participant": _participant(root, subject),
         "events": _bids_events(path),
     }

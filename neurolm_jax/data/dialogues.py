@@ -24,13 +24,20 @@ NO_TARGET = -1
 class RowSize:
     """What a row holds: EEG tokens, all tokens, answer tokens that are learnt, and samples.
 
-    One sample alone where the encoder's norm runs over the row, as in the released models.
+    One sample alone where the encoder's norm runs over the row, as in the released models. literal_names: see
+    ``eeg_rows.fill_row``.
     """
 
     eeg: int
     tokens: int
     answers: int
     samples: int = 2**20
+    literal_names: bool = False
+
+    @property
+    def capacity(self) -> tuple[int, int, int, int]:
+        """EEG tokens, all tokens, answer tokens and samples, for planning rows."""
+        return self.eeg, self.tokens, self.answers, self.samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +110,7 @@ class DialogueRows:
         if empty := [task.name for task, _ in tasks if task.name not in filled and (seed is not None or not filled)]:
             folders = ", ".join(str(shards.path) for task, shards in tasks if task.name in empty)
             raise UserError(f"{', '.join(dict.fromkeys(empty))}: no labelled window in {folders}")
-        capacity = dataclasses.astuple(size)
+        capacity = size.capacity
         largest = np.max(sizes, axis=0)
         if (largest > capacity).any():
             raise UserError(
@@ -191,7 +198,8 @@ def fill_dialogues(dialogues: Sequence[Dialogue], size: RowSize) -> dict[str, di
     answer_index, answer_target = np.zeros(size.answers, np.int32), np.full(size.answers, NO_TARGET, np.int32)
     eeg_place = place = answers = 0
     for segment, d in enumerate(dialogues, start=1):
-        begin, eeg_place = eeg_place, fill_row(eeg, eeg_place, segment, d.samples / MICROVOLTS, d.electrodes)
+        begin, samples = eeg_place, d.samples / MICROVOLTS
+        eeg_place = fill_row(eeg, begin, segment, samples, d.electrodes, literal_names=size.literal_names)
         count = eeg_place - begin
         here = slice(place, place + count)
         mixed["eeg_index"][here] = np.arange(begin, eeg_place)

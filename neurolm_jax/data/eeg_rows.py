@@ -8,7 +8,7 @@ import numpy as np
 from neurolm_jax.data.packing import RowPlan
 from neurolm_jax.data.shards import DamagedRecord, Shards, content_of
 from neurolm_jax.data.streams import Amount, Damaged
-from neurolm_jax.eeg.electrodes import PAD
+from neurolm_jax.eeg.electrodes import PAD, shared_id
 from neurolm_jax.eeg.preprocessing import RATE
 from neurolm_jax.eeg.records import unpack
 from neurolm_jax.errors import UserError
@@ -34,14 +34,22 @@ class EEGRows:
 
     Args:
       seed: of order and starts; None for a fixed order and fixed starts (evaluation).
+      literal_names: see ``fill_row``.
     """
 
     def __init__(
-        self, corpora: Sequence[Shards], length: int, seconds: int, seed: int | None, random_start: bool = False
+        self,
+        corpora: Sequence[Shards],
+        length: int,
+        seconds: int,
+        seed: int | None,
+        random_start: bool = False,
+        literal_names: bool = False,
     ):
         self._sources, self._paths = [shards.source for shards in corpora], [shards.path for shards in corpora]
         self.content = content_of(corpora)
         self._length, self._seed, self._random_start = length, seed, random_start
+        self._literal_names = literal_names
         parts, self._runs, self._record_stops = [], [], []
         for corpus, shards in enumerate(corpora):
             runs = find_runs(shards.manifest["index"])
@@ -75,7 +83,7 @@ class EEGRows:
                 continue
             for record, x in parts:
                 begin, seconds = place, x.shape[1] // RATE
-                place = fill_row(row, place, segment, x, record.electrodes, second)
+                place = fill_row(row, place, segment, x, record.electrodes, second, self._literal_names)
                 row["scale"][begin:place] = np.tile(record.scale / MICROVOLTS, seconds)
                 second += seconds
         return Damaged(row, faults) if faults else row
@@ -138,10 +146,22 @@ def empty_shard_row(length: int) -> dict[str, np.ndarray]:
 
 
 def fill_row(
-    row: dict, place: int, segment: int, samples: np.ndarray, electrodes: Sequence[int], second: int = 0
+    row: dict,
+    place: int,
+    segment: int,
+    samples: np.ndarray,
+    electrodes: Sequence[int],
+    second: int = 0,
+    literal_names: bool = False,
 ) -> int:
     """Put samples [C, S * 200], from a segment's ``second`` on, at ``place`` of a row, time-major; returns where they
-    end."""
+    end.
+
+    Records have electrodes as the recording names them. Unless ``literal_names``, T3, T4, T5 and T6 become T7, T8, P7
+    and P8, which are the same places: the models learn one row of a table for both. Released models have learnt a row
+    for each name.
+    """
+    electrodes = electrodes if literal_names else [shared_id(electrode) for electrode in electrodes]
     channels, seconds = len(samples), samples.shape[1] // RATE
     stop = place + channels * seconds
     row["patches"][place:stop] = samples.reshape(channels, seconds, RATE).swapaxes(0, 1).reshape(-1, RATE)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neurolm_jax.eeg.electrodes import VOCABULARY, electrode_id
+from neurolm_jax.eeg.electrodes import VOCABULARY, electrode_id, shared_id
+from neurolm_jax.eeg.montage import read_montage, unknown_montage
 from neurolm_jax.errors import UserError
 
 if TYPE_CHECKING:  # MNE takes a second to import
@@ -41,25 +42,32 @@ class Signal:
     electrodes: tuple[int, ...]
 
 
-def preprocess(raw: "mne.io.BaseRaw", settings: Preprocessing, name: str, channels: Sequence[str] = ()) -> Signal:
+def preprocess(
+    raw: "mne.io.BaseRaw",
+    settings: Preprocessing,
+    name: str,
+    channels: Sequence[str] = (),
+    places: Mapping[str, int] | None = None,
+) -> Signal:
     """Keep known electrodes, band-pass, notch, resample to 200 Hz, convert to microvolts.
 
     Args:
       raw: an ``mne.io.Raw``, left as it is.
       name: what to call the recording in an error.
       channels: electrodes to keep, by name; () keeps all that the vocabulary has.
+      places: electrode id by name of the channels to keep, where they are chosen already: names of a part of a
+        recording do not tell what those of all of it told.
 
     Raises:
-      UserError: no known electrode, two channels for one electrode, NaN or infinity among the samples, a recording of
-        less than one second or sampled too slowly.
+      UserError: no known electrode, or too few of them; two channels for one electrode, NaN or infinity among the
+        samples, a recording of less than one second or sampled too slowly.
     """
-    places = known_channels(raw, channels)
+    if places is None:
+        places = checked_channels(raw, name, channels)
     known, electrodes = list(places), tuple(places.values())
-    if not known:
-        wanted = "one of the wanted electrodes" if channels else "a known electrode"
-        raise UserError(f"{name}: none of its channels is {wanted} ({', '.join(raw.ch_names[:8])} ...)")
-    if len(set(electrodes)) < len(electrodes):
-        twice = next(channel for channel in known if electrodes.count(places[channel]) > 1)
+    shared = [shared_id(electrode) for electrode in electrodes]
+    if len(set(shared)) < len(shared):
+        twice = next(channel for channel in known if shared.count(shared_id(places[channel])) > 1)
         raise UserError(f"{name}: more than one channel for electrode {twice}; drop or rename one of them")
     check_rate(raw, name)
     if raw.times[-1] + 1 / raw.info["sfreq"] < 1:
@@ -91,9 +99,25 @@ def check_rate(raw: "mne.io.BaseRaw", name: str) -> None:
 
 def known_channels(raw: "mne.io.BaseRaw", channels: Sequence[str] = ()) -> dict[str, int]:
     """Electrode id by channel name, of those ``channels`` of a recording that the vocabulary has (() for all)."""
-    wanted = {electrode_id(name) for name in channels}
-    places = {name: electrode_id(name) for name in raw.ch_names}
-    return {name: place for name, place in places.items() if place is not None and (not wanted or place in wanted)}
+    wanted = {shared_id(electrode) for name in channels if (electrode := electrode_id(name)) is not None}
+    places = {name: channel.electrode for name, channel in read_montage(raw).channels.items()}
+    return {name: place for name, place in places.items() if not channels or shared_id(place) in wanted}
+
+
+def checked_channels(raw: "mne.io.BaseRaw", name: str, channels: Sequence[str] = ()) -> dict[str, int]:
+    """Electrode id by channel name, as ``known_channels`` has them, of a recording whose names can be trusted.
+
+    Raises:
+      UserError: none of its channels is wanted, or most of its electrodes are unknown.
+    """
+    places = known_channels(raw, channels)
+    if channels and not places:
+        raise UserError(
+            f"{name}: none of its channels is one of the wanted electrodes ({', '.join(raw.ch_names[:8])} ...)"
+        )
+    if fault := unknown_montage(raw):
+        raise UserError(f"{name}: {fault}")
+    return places
 
 
 def choose_channels(
@@ -104,19 +128,22 @@ def choose_channels(
     Args:
       told: names that are left out for reasons known already.
     """
+    montage = read_montage(raw)
     chosen: dict[str, int] = {}
     left_out: dict[str, str] = {}
+    twins: dict[int, str] = {}
     for name, kind in zip(raw.ch_names, raw.get_channel_types()):
-        electrode = electrode_id(name)
+        channel = montage.channels.get(name)
         if told and name in told:
             left_out[name] = told[name]
         elif name in raw.info["bads"]:
             left_out[name] = "marked bad"
-        elif electrode is None or kind not in ("eeg", "misc"):
-            left_out[name] = "no electrode of the vocabulary" if electrode is None else f"of type {kind}"
-        elif electrode in chosen.values():
-            twin = next(other for other, place in chosen.items() if place == electrode)
-            left_out[name] = f"a second channel at {VOCABULARY[electrode]}, after {twin}"
+        elif channel is None:
+            left_out[name] = montage.reasons.get(name, "no electrode of the vocabulary")
+        elif kind not in ("eeg", "misc"):
+            left_out[name] = f"of type {kind}"
+        elif (place := shared_id(channel.electrode)) in twins:
+            left_out[name] = f"a second channel at {VOCABULARY[place]}, after {twins[place]}"
         else:
-            chosen[name] = electrode
+            chosen[name], twins[place] = channel.electrode, name
     return chosen, left_out

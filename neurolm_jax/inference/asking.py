@@ -10,8 +10,10 @@ import numpy as np
 from neurolm_jax.corpus.labelled import from_baseline
 from neurolm_jax.data.dialogues import prompt_tokens
 from neurolm_jax.eeg import quality
+from neurolm_jax.eeg.electrodes import MIDLINE, VOCABULARY
 from neurolm_jax.eeg.identity import middle
 from neurolm_jax.eeg.mains import detect_mains
+from neurolm_jax.eeg.montage import read_montage, unknown_montage
 from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, check_rate, choose_channels, known_channels, preprocess
 from neurolm_jax.eeg.records import Record
 from neurolm_jax.eeg.tasks import load_task, prompts
@@ -237,22 +239,37 @@ def _plain(question):
 
 
 def _choose(raw, wanted, name):
-    """Channels to use, reasons for the others, and what to say about them."""
+    """Electrode id by name of the channels to use, reasons for the others, and what to say about them."""
+    if fault := unknown_montage(raw):
+        raise UserError(f"{name}: {fault}")
     chosen, left_out = choose_channels(raw)
     if not chosen:
-        raise UserError(f"{name}: none of its channels is a known electrode ({', '.join(raw.ch_names[:8])} ...)")
-    trained = [channel for channel in known_channels(raw, wanted) if channel in chosen]
+        reasons = "; ".join(f"{channel}: {reason}" for channel, reason in list(left_out.items())[:4])
+        raise UserError(f"{name}: no channel is left of it ({reasons})")
+    trained = {channel: electrode for channel, electrode in known_channels(raw, wanted).items() if channel in chosen}
     if not trained:
-        return list(chosen), left_out, ("none of its electrodes is among those that the task was trained with",)
+        notes = ("none of its electrodes is among those that the task was trained with",)
+        return chosen, left_out, (*notes, *_midline_references(raw, chosen))
     others = [channel for channel in chosen if channel not in trained]
-    return trained, left_out | dict.fromkeys(others, "not among the electrodes of the task"), ()
+    left_out |= dict.fromkeys(others, "not among the electrodes of the task")
+    return trained, left_out, _midline_references(raw, trained)
+
+
+def _midline_references(raw, channels):
+    """Notes on channels that are measured against an electrode on the scalp, and read as if they were not."""
+    found = read_montage(raw).channels
+    against = [name for name in channels if found[name].reference in MIDLINE]
+    if not against:
+        return ()
+    read = ", ".join(f"{name} as {VOCABULARY[channels[name]]}" for name in against[:4])
+    return (f"measured against an electrode on the scalp, and read as the first one: {read}",)
 
 
 def _prepare(raw, channels, settings, mains, name):
     """The signal of some channels as training prepares it, and the mains that were notched."""
     rate = float(raw.info["sfreq"])
     with foreign_bytes(name):
-        sample = raw.get_data(channels, *middle(raw), verbose="error") * 1e6
+        sample = raw.get_data(list(channels), *middle(raw), verbose="error") * 1e6
     if fault := quality.unit_fault(quality.deviations(sample, rate)):
         raise UserError(f"{name}: {fault}")
     if settings.mains or settings.low or settings.high:
@@ -260,7 +277,8 @@ def _prepare(raw, channels, settings, mains, name):
         mains = mains or raw.info.get("line_freq") or detected or settings.mains
     settings = dataclasses.replace(settings, mains=mains and float(mains))
     with foreign_bytes(name):
-        return preprocess(raw.copy().pick(channels, verbose="error"), settings, name), settings.mains
+        picked = raw.copy().pick(list(channels), verbose="error")
+        return preprocess(picked, settings, name, places=channels), settings.mains
 
 
 def _temperatures(workdir, written):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from neurolm_jax.eeg.electrodes import shared_id
 from neurolm_jax.eeg.preprocessing import RATE
 from neurolm_jax.inference.windows import Windows
 
@@ -27,8 +28,9 @@ def simple_features(windows: Windows, electrodes: list[int]) -> Simple:
     power, wave = np.full((*shape, len(BANDS)), np.nan), np.full((*shape, MEANS), np.nan)
     for i in range(len(windows)):
         record = windows[i]
-        here = [electrodes.index(e) for e in record.electrodes if e in electrodes]
-        kept = [c for c, e in enumerate(record.electrodes) if e in electrodes]
+        shared = [shared_id(e) for e in record.electrodes]
+        here = [electrodes.index(e) for e in shared if e in electrodes]
+        kept = [c for c, e in enumerate(shared) if e in electrodes]
         power[i, here] = band_power(record.samples[kept])
         wave[i, here] = slow_wave(record.samples[kept])
     return Simple(power.reshape(len(windows), -1), wave.reshape(len(windows), -1))

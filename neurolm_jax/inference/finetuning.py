@@ -26,7 +26,8 @@ NO_LABEL = -1
 def finetune(model: Trained, training: Windows, validation: Windows, windows: Windows, epochs: int) -> np.ndarray:
     """Class probabilities [N, K] of ``windows`` by the epoch that was best on validation."""
     classes = len(training.task.answers)
-    rows = _Rows(training, *_row(model.stage, training, validation, windows), SEED)
+    size = _row(model.stage, training, validation, windows)
+    rows = _Rows(training, *size, SEED, model.stage.literal_names)
     parts = batch_parts(model.mesh)
     batch = -(-max(1, min(len(rows), round(BATCH / rows.windows_each))) // parts) * parts
     each = -(-len(rows) // batch)
@@ -58,7 +59,7 @@ def finetune(model: Trained, training: Windows, validation: Windows, windows: Wi
 
 
 def _predict(predict, model, params, windows, trained_on):
-    rows = _Rows(windows, trained_on.size, trained_on.slots, None)
+    rows = _Rows(windows, trained_on.size, trained_on.slots, None, trained_on.literal_names)
     found = np.zeros((len(windows), len(windows.task.answers)))
     for row, scored in enumerate(over_rows(predict, model._replace(weights=params), rows, rows.size)):
         numbers = rows.plan.row(row)[1]
@@ -78,8 +79,8 @@ def _row(stage, *parts):
 class _Rows:
     """Rows of EEG [E] with ``labels`` [S] of their windows, in the order of the segments."""
 
-    def __init__(self, windows: Windows, size: int, slots: int, seed: int | None):
-        self._windows, self.size, self.slots = windows, size, slots
+    def __init__(self, windows: Windows, size: int, slots: int, seed: int | None, literal_names: bool = False):
+        self._windows, self.size, self.slots, self.literal_names = windows, size, slots, literal_names
         tokens = windows.channels * windows.task.seconds
         self.plan = RowPlan(np.stack([tokens, np.ones_like(tokens)], axis=1), (size, slots), seed)
         self.windows_each = len(windows) / len(self.plan)
@@ -99,7 +100,8 @@ class _Rows:
         for segment, number in enumerate(numbers, start=1):
             record, begin = middle(self._windows, number)
             samples = crop(self._windows.task, record, begin)
-            place = fill_row(row, place, segment, samples / MICROVOLTS, record.electrodes)
+            samples, names = samples / MICROVOLTS, self.literal_names
+            place = fill_row(row, place, segment, samples, record.electrodes, literal_names=names)
             labels[segment - 1] = self._windows.labels[number]
         return row | {"labels": labels}
 

@@ -49,10 +49,11 @@ def row_size(stage: InstructStage, sizes: Sequence[Size], among: Sequence[Size] 
     needs = np.array(sorted({_needs(s) for s in (*sizes, *among)}))
     eeg, tokens, answers, _ = needs.max(axis=0).tolist()
     if stage.alone:
-        return RowSize(max(eeg, stage.config.eeg_length), max(tokens, stage.config.row_length), answers, 1)
+        length = max(eeg, stage.config.eeg_length), max(tokens, stage.config.row_length)
+        return RowSize(*length, answers, 1, stage.literal_names)
     eeg, tokens = ROOM * eeg, ROOM * tokens
     fit = np.minimum(MOST, np.minimum(eeg // needs[:, 0], tokens // needs[:, 1]))
-    return RowSize(eeg, tokens, int((fit * needs[:, 2]).max()), int(fit.max()))
+    return RowSize(eeg, tokens, int((fit * needs[:, 2]).max()), int(fit.max()), stage.literal_names)
 
 
 class QuestionRows:
@@ -60,7 +61,7 @@ class QuestionRows:
 
     def __init__(self, sizes: Sequence[Size], make: Callable[[int], Question], size: RowSize):
         self.size, self._make = size, make
-        self._plan = RowPlan(np.array([_needs(s) for s in sizes]), dataclasses.astuple(size), None)
+        self._plan = RowPlan(np.array([_needs(s) for s in sizes]), size.capacity, None)
 
     def __len__(self) -> int:
         return len(self._plan)

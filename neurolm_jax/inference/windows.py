@@ -7,7 +7,7 @@ import numpy as np
 
 from neurolm_jax.data.folds import subjects
 from neurolm_jax.data.shards import Shards
-from neurolm_jax.eeg.electrodes import electrode_id
+from neurolm_jax.eeg.electrodes import recorded_electrodes, shared_id
 from neurolm_jax.eeg.preprocessing import RATE
 from neurolm_jax.eeg.records import Record, decode
 from neurolm_jax.eeg.tasks import Task
@@ -22,8 +22,8 @@ class Windows:
 
     labels [N]: place in ``task.labels``. channels, samples [N]: of each window; montages [N]: a number that tells its
     set of electrodes. groups [N]: its subject, or its recording where the set does not tell subjects: windows of one
-    group are no independent evidence. recordings [N]: of each window. electrodes: ids of all that occur. content_hash:
-    of all of them.
+    group are no independent evidence. recordings [N]: of each window. electrodes: ids of all that occur, T3 as T7 and
+    so on (``shared_id``). content_hash: of all of them.
     """
 
     def __init__(self, task: Task, parts: Sequence[Shards]):
@@ -41,7 +41,7 @@ class Windows:
         self.recordings = _per_record(parts, lambda part: [r["name"] for r in part.manifest["recordings"]])
         self.content_hash = "-".join(shards.manifest["content_hash"] for shards in parts)
         used = [r for shards in parts for r in shards.manifest["recordings"] if r["outcome"] == "used"]
-        self.electrodes = sorted({electrode_id(name) for r in used for name in r["channels"]})
+        self.electrodes = sorted({shared_id(electrode) for r in used for electrode in recorded_electrodes(r)})
         self._stops = np.cumsum([len(shards.source) for shards in parts])
         self._numbers = np.arange(len(self.labels))
 

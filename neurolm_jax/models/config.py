@@ -37,11 +37,17 @@ class EncoderConfig:
     seconds: int = 64  # rows of the time embedding: no window is longer
     # "patch" normalises every patch alone and hands its level (mean and log standard deviation) to the embedding, so
     # that padding, packing and later seconds do not matter; "row" takes the group norm's statistics over the whole row,
-    # padding included, as the released models do.
+    # padding included, as the released models do, whose T3, T4, T5 and T6 are not T7, T8, P7 and P8 either.
     patch_norm: str = "patch"
     causal: bool = True  # a patch sees its own and earlier seconds only; the released models see the whole segment
     dtype: str = "float32"  # of what is computed, float32 or bfloat16; parameters are float32
     remat: str = "none"  # what the backward pass computes anew, to save memory: none, products or all
+
+    @property
+    def literal_names(self) -> bool:
+        """Whether T3, T4, T5 and T6 have rows of the channel tables for themselves, as in the released models, instead
+        of those of T7, T8, P7 and P8."""
+        return self.patch_norm == "row"
 
     def __post_init__(self):
         if self.patch_norm not in PATCH_NORMS:

@@ -97,7 +97,8 @@ def eeg_rows(config: ConfigDict, train: bool) -> Rows:
       UserError: see ``training`` and ``EEGRows``.
     """
     parts, seed = (training(config), config.seed) if train else (validation(config), None)
-    size = config.row_length, config.tokenizer.encoder.seconds, seed, train and config.data.random_start
+    encoder = tokenizer_config(config).encoder
+    size = config.row_length, encoder.seconds, seed, train and config.data.random_start, encoder.literal_names
     if train and config.data.weights:
         return Mixture([EEGRows([part], *size) for part in parts], config.data.weights, seed)
     return EEGRows(parts, *size)

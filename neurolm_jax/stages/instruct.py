@@ -130,7 +130,8 @@ class InstructStage(NeuroLMStage):
     def row_size(self) -> RowSize:
         """Of rows to train on."""
         c = self.config
-        return RowSize(c.eeg_length, c.row_length, c.answer_length, *([1] if self.alone else []))
+        samples = 1 if self.alone else RowSize.samples
+        return RowSize(c.eeg_length, c.row_length, c.answer_length, samples, self.literal_names)
 
     def empty_rows(self) -> Mapping[str, tuple[Tree, int]]:
         c = self.config

@@ -22,6 +22,11 @@ class NeuroLMStage(Stage):
         self.tokenizer_config = corpora.tokenizer_config(config)
         self.model_config = corpora.neurolm_config(config)
 
+    @property
+    def literal_names(self) -> bool:
+        """Whether rows keep the names T3, T4, T5 and T6 apart from T7, T8, P7 and P8."""
+        return self.tokenizer_config.encoder.literal_names
+
     def create(self, rng: jax.Array) -> Weights:
         rng_model, rng_tokenizer, rng_codebook = jax.random.split(rng, 3)
         rows = jnp.zeros((1, 1), jnp.int32)

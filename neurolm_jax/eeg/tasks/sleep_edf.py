@@ -4,8 +4,8 @@
 by the rules of Rechtschaffen and Kales. Stages 3 and 4 are N3 here; movement time and epochs without a stage give no
 window. A recording lasts up to a day: only the night is used, from 30 minutes before the first epoch of sleep to 30
 minutes after the last. The telemetry files ``ST7ssNJ0-PSG.edf`` are read alike; give the folder ``sleep-cassette`` to
-leave them out. The vocabulary has no pairs Fpz-Cz and Pz-Oz: as in all tasks, such a derivation counts as its first
-electrode. The set has no split: people are split 60 / 20 / 20.
+leave them out. The vocabulary has no pairs Fpz-Cz and Pz-Oz: such a derivation counts as its first electrode, against
+one of the midline. The set has no split: people are split 60 / 20 / 20.
 """
 
 import functools
