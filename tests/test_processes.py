@@ -63,10 +63,10 @@ import pathlib, sys
 from small_data import config
 from neurolm_jax import train
 from neurolm_jax.training import processes
-data, runs, workdir, steps, fsdp, tensor = sys.argv[1:]
+data, runs, workdir, steps, fsdp, tensor, *sequence = sys.argv[1:]
 with processes.joined():
     c = config("pretrain", pathlib.Path(data), pathlib.Path(runs), batch_size=8, text_batch_size=8, steps=int(steps))
-    c.mesh.update(fsdp=int(fsdp), tensor=int(tensor))
+    c.mesh.update(fsdp=int(fsdp), tensor=int(tensor), sequence=int(*sequence or "1"))
     train.train(c, pathlib.Path(workdir))
 """
 
@@ -127,6 +127,23 @@ def test_a_run_goes_on_with_other_devices_processes_and_meshes(small_data, runs,
                 assert ours[key] == pytest.approx(theirs[key], rel=2e-4), (name, ours["step"], key)
         meta = checkpoint.read_meta(tmp_path / name)
         assert meta["position"] == 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tensor, sequence, devices", [(2, 1, 1), (1, 2, 1), (2, 2, 2)])
+def test_processes_that_share_rows_read_the_same(small_data, runs, tmp_path, tensor, sequence, devices):
+    """Two processes whose devices split tensor, sequence or both, so that each needs the whole batch."""
+
+    def train(name, count, devices, *axes):
+        code = sys.executable, "-c", ONE_STAGE, small_data, runs, tmp_path / name, 4, 1, *axes
+        done = launch(count, *code, DEVICES=str(devices))
+        assert done.returncode == 0, done.stderr[-3000:]
+        return metrics.read(tmp_path / name)
+
+    one, two = train("one", 1, 1, 1, 1), train("two", 2, devices, tensor, sequence)
+    for ours, theirs in zip(two, one, strict=True):
+        for key in {"loss", "gradient_norm", "validation_loss", "eeg_accuracy"} & theirs.keys():
+            assert ours[key] == pytest.approx(theirs[key], rel=2e-4), (ours["step"], key)
 
 
 def test_a_process_that_never_arrives_is_named():

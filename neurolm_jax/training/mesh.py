@@ -3,9 +3,11 @@
 import functools
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -57,10 +59,51 @@ def on_mesh(mesh: Mesh, function: Callable) -> Callable:
     return traced
 
 
+def local_rows(mesh: Mesh, size: int, process: int | None = None) -> tuple[int, ...]:
+    """Return the rows of a global batch of ``size`` that the devices of a process hold, in ascending order.
+
+    Processes whose devices share a part of the batch, where ``tensor`` or ``sequence`` is split across them, get the
+    same rows. ``process`` is this one by default.
+    """
+    return _rows_of(mesh, size, jax.process_index() if process is None else process)
+
+
+@functools.lru_cache(maxsize=64)
+def _rows_of(mesh, size, process):
+    indices = NamedSharding(mesh, BATCH).devices_indices_map((size,))
+    rows = {row for device, (part,) in indices.items() if device.process_index == process for row in range(size)[part]}
+    return tuple(sorted(rows))
+
+
+def rows_to_read(mesh: Mesh, sources: Mapping[str, tuple[Any, int]]) -> dict[str, tuple[int, ...]]:
+    """Return ``local_rows`` of this process for each source, given as (rows, global batch size)."""
+    return {name: local_rows(mesh, size) for name, (_, size) in sources.items()}
+
+
 def put_batch(mesh: Mesh, batch):
-    """This process's part of a batch (a tree of arrays [b, ...]) -> global arrays split over data and fsdp."""
-    sharding = NamedSharding(mesh, BATCH)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+    """Place a batch on the mesh: a tree of arrays of this process's ``local_rows`` [b, ...] -> global arrays.
+
+    Rows are split over data and fsdp, and repeated over tensor and sequence.
+    """
+    sharding, repeated = NamedSharding(mesh, BATCH), rows_per_local_row(mesh)
+
+    def put(x):
+        size = round(len(x) * repeated)
+        rows = np.array(local_rows(mesh, size))
+
+        def shard(index):
+            first = np.searchsorted(rows, index[0].start or 0)
+            return x[first : first + len(range(size)[index[0]])]
+
+        return jax.make_array_from_callback((size, *x.shape[1:]), sharding, shard)
+
+    return jax.tree.map(put, batch)
+
+
+def rows_per_local_row(mesh: Mesh) -> float:
+    """Return how many rows the global batch has for each row that this process reads."""
+    parts = batch_parts(mesh)
+    return parts / len(local_rows(mesh, parts))
 
 
 def batch_parts(mesh: Mesh) -> int:
