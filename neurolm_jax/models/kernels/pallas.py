@@ -2,8 +2,8 @@
 
 A program has one block of queries (or of keys, for their gradients) and goes over the blocks on the other side that it
 has to do with, whose whole row is at hand. Scores are kept as [keys, queries], so that what belongs to a query is a row
-of numbers: no array has a short last axis, which TPUs would pad to 128. Triton takes sizes that are powers of two alone,
-so that heads of any other width are padded with zeros, which change no score.
+of numbers: no array has a short last axis, which TPUs would pad to 128. Triton takes powers of two alone, so that
+heads of any other width are padded with zeros, which change no score.
 """
 
 import functools
