@@ -43,6 +43,7 @@ def small(name: str, stage: str, root: str, corpus: Sequence[str], size: str = "
     c.compilation_cache = f"{root}/compilation_cache"
     c.text_length = 128
     c.validation_batches = 10
+    c.epochs = 0.0  # steps are told
     for earlier in c.initial:
         if earlier in STAGES:
             c.initial[earlier] = f"{root}/{earlier}"

@@ -53,7 +53,9 @@ def main() -> None:
     from neurolm_jax import stages
     from neurolm_jax.ahead import topologies
     from neurolm_jax.ahead.estimates import estimate
+    from neurolm_jax.training import schedule
 
+    config = schedule.resolved(config)
     chip, devices = topologies.devices(_TOPOLOGY.value)
     name = pathlib.Path(command_line.config_file())
     told = {"config": f"{name.parent.name}/{name.name}", "topology": _TOPOLOGY.value}

@@ -59,9 +59,10 @@ def train(
     from neurolm_jax.training.state import abstract_state, replicated_share
     from neurolm_jax.training.watchdog import Watchdog
 
-    profiling.check(profiled, 0, config.steps)  # before there is a workdir
     configuration.use_compilation_cache(config)
     stage, mesh, sources, held_out = plan(config)
+    config = stage.config
+    profiling.check(profiled, 0, config.steps)  # before there is a workdir
     process, abstract = (jax.process_index(), jax.process_count()), abstract_state(stage, mesh)
     if mesh.shape["fsdp"] * mesh.shape["tensor"] > 1 and (share := replicated_share(abstract)) > 0.1:
         say(f"mesh: {share:.0%} of the parameters are whole on every device; choose fsdp so that it divides the width")
@@ -100,22 +101,49 @@ def train(
 def plan(config):
     """What a run needs, looked at before anything is made: the stage, its mesh, training and validation sources.
 
+    The stage's config has numbers of steps where the given one has epochs and a fraction.
+
     Raises:
       UserError: something does not fit, or is not there.
     """
     from neurolm_jax import stages
     from neurolm_jax.stages.inheritance import check_inherited
     from neurolm_jax.training import mesh as meshes
-    from neurolm_jax.training import sinks
+    from neurolm_jax.training import schedule, sinks
 
     configuration.check(config)
     sinks.check(config)
     stage = stages.build(config)
     mesh = meshes.make_mesh(**config.mesh)
     sources, held_out = stage.sources(train=True), stage.sources(train=False)
+    stage = stages.build(schedule.resolved_by(config, sources))
     meshes.check_batches(mesh, {name: size for name, (_, size) in sources.items()}, config.accumulation)
     check_inherited(config)
     return stage, mesh, sources, held_out
+
+
+def with_lengths(config):
+    """The config with numbers of steps in place of epochs and a fraction, as far as they are known without data.
+
+    Where they follow from data that are not there yet, the config as it is; that is said on standard error.
+
+    Raises:
+      UserError: the data are there, and cannot be opened.
+    """
+    from neurolm_jax.data import remote
+    from neurolm_jax.training import schedule
+
+    if config.steps >= 0:
+        return schedule.resolved(config)
+    if not remote.is_url(config.data.root) and not pathlib.Path(config.data.root).is_dir():
+        print(
+            f"config.steps: follows from {config.epochs:g} epochs of what is in {config.data.root}, which is not there",
+            file=sys.stderr,
+        )
+        return config
+    from neurolm_jax import stages
+
+    return schedule.resolved_by(config, stages.build(config).sources(train=True))
 
 
 def plan_only(config) -> None:
@@ -136,7 +164,10 @@ def main() -> None:
     if _PRINT.value:
         from neurolm_jax.reporting import fields
 
-        print(fields.to_yaml(config, fields.documentation(config.stage, config_file().partition(":")[0])), end="")
+        print(
+            fields.to_yaml(with_lengths(config), fields.documentation(config.stage, config_file().partition(":")[0])),
+            end="",
+        )
     elif _DRY_RUN.value:
         with processes.joined():
             plan_only(config)

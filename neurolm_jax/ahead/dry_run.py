@@ -23,6 +23,7 @@ def show(stage, mesh, sources, held_out) -> None:
     for name, (rows, size) in found["rows"].items():
         epochs = found["steps"] * size / rows
         lines[f"rows of {name}"] = f"{size:,} a step of {rows:,}, {epochs:,.2f} epochs in {found['steps']:,} steps"
+    lines["warm-up"] = f"{found['warmup_steps']:,} of {found['steps']:,} steps"
     lines["rows to validate on"] = ", ".join(f"{rows:,} of {name}" for name, rows in found["held_out"].items())
     held, memory = found["bytes"], found["memory"]
     fits = "fits" if sum(held.values()) <= memory else "DOES NOT FIT"
@@ -58,6 +59,7 @@ def figures(stage, mesh, sources, held_out) -> dict:
         "device": device.device_kind,
         "parameters": parameter_count(weights.params),
         "steps": config.steps,
+        "warmup_steps": config.warmup_steps,
         "tokens": sum(places(stage).values()),
         "rows": {name: (len(rows), size) for name, (rows, size) in sources.items()},
         "held_out": {name: len(rows) for name, (rows, _) in held_out.items()},
