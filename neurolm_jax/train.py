@@ -4,7 +4,7 @@
   python -m neurolm_jax.train --config configs/pretrain.py:b [--config.batch_size=64 ...] --print | --dry_run
 
 Started again with the same workdir it goes on from the newest checkpoint; a finished run is left as it is. SIGTERM
-makes it save and end.
+makes it save and end with code 75: the same command goes on later.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from absl import flags
 from neurolm_jax import configuration
 from neurolm_jax.command import run
 from neurolm_jax.command_line import CONFIG, config_file, parse_flags
-from neurolm_jax.errors import UserError
+from neurolm_jax.errors import GO_ON_LATER, UserError
 from neurolm_jax.training import preemption, processes
 from neurolm_jax.training.preemption import Notice
 from neurolm_jax.training.processes import say
@@ -41,13 +41,16 @@ _REPLAY = flags.DEFINE_integer(
 
 def train(
     config, workdir: pathlib.Path, replay: int | None = None, notice: Notice | None = None, profiled: int = 0
-) -> None:
-    """A stage from where it is to its last step. Everything that differs between stages is in ``stages/``.
+) -> bool:
+    """Train a stage from where it is to its last step. Everything that differs between stages is in ``stages/``.
 
     Args:
       replay: a step to take a closer look at instead; nothing is written.
       notice: tells when to save and end.
       profiled: steps to trace.
+
+    Returns:
+      Whether the stage is finished; else it was asked to end, has saved, and the same call goes on.
     """
     import jax
 
@@ -70,7 +73,7 @@ def train(
     restore = functools.partial(restore_run, stage, mesh, workdir, abstract)
     if replay is not None:
         look_at(replay, stage, mesh, workdir, restore, sources, data)
-        return
+        return True
     with contextlib.ExitStack() as stack:
         watchdog = stack.enter_context(contextlib.closing(Watchdog(config.patience, process)))
         with watchdog.phase("restore", 0):
@@ -84,10 +87,10 @@ def train(
         if (start := int(state.step)) >= config.steps:
             new = checkpoints.save(start, state, progress, config)
             say(f"{workdir}: {config.stage} {'taken over' if new else 'is trained already'}, {start} steps")
-            return
+            return True
         profile = stack.enter_context(contextlib.closing(profiling.Profile(workdir, profiled, start, config.steps)))
         loop = Loop(stage, mesh, workdir, sources, held_out, checkpoints, watchdog, notice or Notice(), profile)
-        while back := loop.run(state, progress):
+        while isinstance(back := loop.run(state, progress), faults.RollBack):
             del state  # there may be no room for two
             with watchdog.phase("restore", start):
                 checkpoints.wait()
@@ -96,6 +99,7 @@ def train(
             before = before._replace(rollbacks=max(progress.rollbacks, before.rollbacks))
             progress = faults.roll_back(config, workdir, step or 0, before, back.position)
             state = state._replace(health=health.after_rollback(state.health, back.skipped))
+        return back >= config.steps
 
 
 def plan(config):
@@ -154,7 +158,7 @@ def plan_only(config) -> None:
     dry_run.show(stage, mesh, sources, held_out)
 
 
-def main() -> None:
+def main() -> int | None:
     parse_flags(sys.argv, "config")
     config = CONFIG.value
     if "tasks" in config.data:  # files of the user's own are found again from any folder
@@ -175,7 +179,9 @@ def main() -> None:
         raise UserError("--workdir is missing; see 'python -m neurolm_jax.train --help'")
     else:
         with preemption.noticed() as notice, processes.joined():
-            train(config, pathlib.Path(_WORKDIR.value), _REPLAY.value, notice, _PROFILE.value)
+            finished = train(config, pathlib.Path(_WORKDIR.value), _REPLAY.value, notice, _PROFILE.value)
+        return None if finished else GO_ON_LATER
+    return None
 
 
 if __name__ == "__main__":

@@ -55,8 +55,12 @@ class Loop:
         self._begin = time.perf_counter()
         self._compiles = True
 
-    def run(self, state: TrainState, progress: Progress) -> faults.RollBack | None:
-        """Steps from a state on, up to the last or until asked to end; what to roll back for, if there is."""
+    def run(self, state: TrainState, progress: Progress) -> faults.RollBack | int:
+        """Take steps from a state on, up to the last or until asked to end.
+
+        Returns:
+          The last step taken, which is saved; or what to roll back for.
+        """
         config, start = self._config, int(state.step)
         mine = rows_to_read(self._mesh, self._sources)
         steps = streams.Steps(self._sources, progress.position + config.steps - start, mine)
@@ -76,7 +80,7 @@ class Loop:
                 )
             else:
                 print(f"{self._workdir}: {config.stage}, {config.steps} steps, loss {loss:.3f}")
-        return None
+        return step
 
     def _steps(self, state, progress, start, steps, writer, bar):
         """The last step taken, and the loss when it was last looked at."""
