@@ -116,6 +116,7 @@ def show(found: dict, title: str) -> None:
             f"{held[part] / 1e9:.2f}" for part in ("parameters", "optimizer", "batch", "temporary")
         )
         + " GB a chip",
+        "before the first step": f"{held['before'] / 1e9:.2f} GB" if held["before"] else "nothing",
         "peak, with the program": f"{(held['peak'] + held['program']) / 1e9:.2f} of {held['memory'] / 1e9:.0f} GB: "
         + ("fits" if found["fits"] else "DOES NOT FIT"),
         "operations a chip": f"{found['flops']['program'] / 1e12:.2f} T, {found['waste']:.2f} times the needed",

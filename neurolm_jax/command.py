@@ -17,8 +17,8 @@ UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS
 def run(main: Callable[[], int | None], computes: bool = False) -> None:
     """Call ``main`` and leave with an exit code.
 
-    That is 0 where it is done, 2 for bad usage or input, 75 where it was asked to end and the same command goes on later
-    (``errors.GO_ON_LATER``), 1 (a lost process, or a traceback) for anything else.
+    That is 0 where it is done, 2 for bad usage or input, 75 where it was asked to end and the same command goes on
+    later (``errors.GO_ON_LATER``), 1 (a lost process, or a traceback) for anything else.
 
     Args:
       main: returns nothing, or its exit code.

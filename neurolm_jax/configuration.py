@@ -28,6 +28,9 @@ def base(stage: str) -> ConfigDict:
     c.batch_size = 64  # rows of EEG or dialogues, over all devices
     c.text_batch_size = 16  # rows of plain text beside them
     c.text_length = 1024  # tokens in a row of text
+    # Of float32 matrix products: "default" is one pass in bfloat16 on TPUs and TF32 on NVIDIA GPUs, "high" three passes
+    # on TPUs, "highest" float32 everywhere. What decides codes is always "highest".
+    c.matmul_precision = "default"
     c.accumulation = 1  # parts of a batch that go through the model one after another, to save memory
 
     c.learning_rate = 5e-5  # at the end of warm-up
@@ -152,6 +155,7 @@ _BOUNDS = [
 ]
 _CHOICES = {
     "dtype": ("float32", "bfloat16"),
+    "matmul_precision": ("default", "high", "highest"),
     "remat": REMAT,
     "patch_norm": PATCH_NORMS,
     "spectrum_target": SPECTRUM_TARGETS,

@@ -138,6 +138,19 @@ def test_kernels_of_every_shipped_size_are_translated_for_machines_that_are_not_
     assert lowered.out_info[0].shape == array.shape
 
 
+@pytest.mark.parametrize("platform, device", [("cuda", "gpu"), ("tpu", "tpu")])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_kernels_are_translated_with_full_precision_too(platform, device, dtype):
+    array, ids = jax.ShapeDtypeStruct((2, 1024, 2, 64), dtype), jax.ShapeDtypeStruct((2, 1024), jnp.int32)
+
+    def total(query, key, value, start, stop):
+        return attend(query, key, value, start, stop, device).sum()
+
+    with jax.default_matmul_precision("highest"):
+        lowered = jax.jit(jax.grad(total, (0, 1, 2))).trace(array, array, array, ids, ids)
+        assert lowered.lower(lowering_platforms=(platform,)).out_info[0].shape == array.shape
+
+
 def test_long_rows_differ_in_length_by_several_blocks(monkeypatch):
     """As rows beyond 2,048 tokens do, here with blocks of 16 and three lengths of a run of keys."""
     monkeypatch.setattr(blockwise, "BLOCK", 16)

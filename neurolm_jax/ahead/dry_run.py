@@ -39,7 +39,8 @@ def show(stage, mesh, sources, held_out) -> None:
 
 
 def figures(stage, mesh, sources, held_out) -> dict:
-    """The plan of a stage on a mesh of devices that are here, as numbers; bytes are those of one device.
+    """The plan of a stage on a mesh of devices that are here, as numbers; bytes are those of one device, at the step or
+    before the first, where more is needed for that.
 
     The time is that of the arithmetic that the model needs at the speed of a large matrix product in the model's type,
     timed now: a bound that rows of padding do not lower.
@@ -63,7 +64,7 @@ def figures(stage, mesh, sources, held_out) -> dict:
         "tokens": sum(places(stage).values()),
         "rows": {name: (len(rows), size) for name, (rows, size) in sources.items()},
         "held_out": {name: len(rows) for name, (rows, _) in held_out.items()},
-        "bytes": {"state and batch": program.held, "temporary": program.temporary, "program": program.code},
+        "bytes": {"state and batch": program.held, "temporary": program.peak - program.held, "program": program.code},
         "memory": _memory(device) / (mesh.size if device.platform == "cpu" else 1),
         "flops": needed,
         "flops_per_second": speed,

@@ -30,6 +30,7 @@ MATTER = (
     "faults",
     "data.root",
     "data.validation",
+    "matmul_precision",
     "language.dtype",
     "tokenizer.encoder.dtype",
 )

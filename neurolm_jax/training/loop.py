@@ -114,7 +114,10 @@ class Loop:
                 if logs or saves:
                     looks.look()
                     self._checkpoints.check()
-                if validates and (validated := self._validate(state.weights)):
+                if validates:
+                    with clock.paused():
+                        validated = self._validate(state.weights)
+                if validates and validated:
                     progress = progress._replace(best=_best(progress.best, step, validated["validation_loss"]))
                     found |= validated
                     found |= {"best_validation_loss": progress.best["validation_loss"]} if progress.best else {}
@@ -123,7 +126,9 @@ class Loop:
                     bar.set_postfix_str(f"loss {loss:.3f}, {found['tokens_per_second']:,.0f} tokens/s")
             if saves:
                 with self._watchdog.phase("save", step):
-                    self._checkpoints.save(step, state, progress, config)
+                    jax.block_until_ready(state)  # which saving waits for, but is the step's time
+                    with clock.paused():
+                        self._checkpoints.save(step, state, progress, config)
             bar.update()
             if asked:
                 break

@@ -1,5 +1,6 @@
 """The device mesh, and arrays placed on it by the table of ``models/placement.py``."""
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
 from neurolm_jax.errors import UserError
 from neurolm_jax.models.placement import AXES, RULES, spec
@@ -48,15 +50,22 @@ def shardings(mesh: Mesh, abstract):
     )
 
 
-def on_mesh(mesh: Mesh, function: Callable) -> Callable:
-    """The function, traced for the mesh: the models' placements refer to it. To be jitted."""
+def on_mesh(mesh: Mesh, function: Callable, config: ConfigDict) -> Callable:
+    """The function, to be jitted, traced for the mesh, which the models' placements refer to, and for the precision of
+    matrix products that a stage's config says."""
 
     @functools.wraps(function)
     def traced(*arguments):
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), matmul_precision(config):
             return function(*arguments)
 
     return traced
+
+
+def matmul_precision(config: ConfigDict) -> contextlib.AbstractContextManager:
+    """A context in which float32 matrix products have the precision that a stage's config says, where none is said."""
+    precision = config.get("matmul_precision", "default")  # older checkpoints have no such field
+    return contextlib.nullcontext() if precision == "default" else jax.default_matmul_precision(precision)
 
 
 def local_rows(mesh: Mesh, size: int, process: int | None = None) -> tuple[int, ...]:

@@ -33,6 +33,7 @@ HARMLESS = (
     "data.threads",
     "data.workers",
     "data.damaged",
+    "matmul_precision",
     "language.dtype",
     "language.remat",
     "tokenizer.encoder.dtype",

@@ -16,6 +16,7 @@ NEVER = -1e30  # a score
 BLOCKS = {"tpu": 512, "gpu": 64}
 LEAST_WIDTH = 16  # of a head: the smallest that matrix units of GPUs multiply
 SAME = (((1,), (1,)), ((), ()))  # [a, h], [b, h] -> [a, b]
+PLAIN = (((1,), (0,)), ((), ()))  # [a, k], [k, b] -> [a, b]
 FIRST = (((0,), (0,)), ((), ()))  # [k, a], [k, b] -> [a, b]
 
 
@@ -109,8 +110,8 @@ def _backward_keys(
         scores, visible = _scores(keys, queries, begin, end, begin_at, scale)
         share = jnp.where(visible, jnp.exp(scores - total), 0.0)  # [M, L]
         of_scores = share * (_dot(values, given, SAME) - products) * scale
-        more = jnp.dot(of_scores.astype(queries.dtype), queries, preferred_element_type=jnp.float32)
-        more_values = jnp.dot(share.astype(given.dtype), given, preferred_element_type=jnp.float32)
+        more = _dot(of_scores.astype(queries.dtype), queries, PLAIN)
+        more_values = _dot(share.astype(given.dtype), given, PLAIN)
         return carry[0] + more, carry[1] + more_values
 
     zeros = jnp.zeros(keys.shape, jnp.float32)
@@ -127,7 +128,9 @@ def _scores(keys, queries, start, stop, first, scale):
 
 
 def _dot(a, b, dimensions):
-    return jax.lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32)
+    # Products of bfloat16 numbers are exact; those of float32 have the precision that the program asks for.
+    precision = None if a.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
+    return jax.lax.dot_general(a, b, dimensions, precision, preferred_element_type=jnp.float32)
 
 
 def _loop(first, last, body, carry):
