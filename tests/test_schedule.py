@@ -72,6 +72,15 @@ def test_the_field_that_a_user_gives_decides():
         configuration.follow(c, {"steps", "epochs"})
 
 
+def test_a_sweep_tells_its_runs_steps_alone():
+    """The command that trains a run is given one length, or it would be refused."""
+    overrides = {"epochs": 2.0, "warmup": 0.5, "seed": 1}
+    assert sweep._with_length(overrides, {"steps": 7, "warmup_steps": 3}) == {"seed": 1, "steps": 7, "warmup_steps": 3}
+    assert sweep._with_length(overrides, {}) == overrides
+    run = sweep.Run("pretrain", "configs/pretrain.py:debug", {"epochs": 2.0, "warmup_steps": 3})
+    assert (sweep.load(run).steps, sweep.load(run).epochs, sweep.load(run).warmup_steps) == (-1, 2, 3)
+
+
 def test_a_run_of_epochs_is_known_by_its_steps(small_data, tmp_path, capsys):
     c = config("language", small_data, tmp_path, steps=-1, warmup_steps=-1, warmup=0.5, text_length=1024)
     rows = len(stages.build(c).sources(train=True)["text"][0])

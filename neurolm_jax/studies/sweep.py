@@ -148,9 +148,9 @@ def settled(sweep: Sweep, fields: Mapping[str, str]) -> Sweep:
             config = load(run)
             if run.compute:
                 steps = {} if "steps" in run.overrides else steps_for(config, run.compute)
-                run = run.but(overrides={**run.overrides, **steps}, compute=0.0)
+                run = run.but(overrides=_with_length(run.overrides, steps), compute=0.0)
             elif config.steps < 0:
-                run = run.but(overrides={**run.overrides, **_steps_of_epochs(config)})
+                run = run.but(overrides=_with_length(run.overrides, _steps_of_epochs(config)))
             configuration.check(load(run, {stage: stage for stage in initial}))
             known[before] = run
         return known[before]
@@ -182,6 +182,13 @@ def steps_for(config: ConfigDict, compute: float) -> dict[str, int]:
     steps, fraction = max(1, round(compute / operations(config))), schedule.warmup_fraction(config)
     warmup = min(config.warmup_steps, steps) if fraction is None else round(fraction * steps)
     return {"steps": steps, "warmup_steps": max(1, warmup)}
+
+
+def _with_length(overrides, length):
+    """Overrides with a length in steps, where it is known, in place of epochs and fractions."""
+    if not length:
+        return dict(overrides)
+    return {name: value for name, value in overrides.items() if name not in configuration.LENGTHS.values()} | length
 
 
 def _steps_of_epochs(config):
