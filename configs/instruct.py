@@ -40,6 +40,7 @@ def get_config(size: str = "b") -> ConfigDict:
     c.data.prompts = "official"
     c.initial.pretrain = f"runs/{size}/pretrain"  # workdir of the pretrain stage to go on from
 
+    c.steps, c.epochs = -1, 3.0 if size.endswith("xl") else 5.0
     c.batch_size = 128
     c.text_batch_size = 32
     c.learning_rate = _LEARNING_RATE.get(size.removeprefix("official_"), 5e-4)

@@ -17,6 +17,7 @@ def get_config(size: str = "b") -> ConfigDict:
     c = base("language")
     c.language = sizes.language(size)
     c.initial.gpt2 = ""  # a .safetensors file or the folder of one; "" starts from random weights
+    c.warmup = 0.01
     c.learning_rate = 6e-4
     c.final_learning_rate = 6e-5
     return c

@@ -24,6 +24,7 @@ def get_config(size: str = "b") -> ConfigDict:
     c.initial.language = f"runs/{size}/language"  # workdir of the language stage to go on from
     c.initial.tokenizer = f"runs/{size}/tokenizer"  # workdir of the tokenizer, which stays as it is
 
+    c.steps, c.epochs = -1, 20.0
     c.batch_size = 480
     c.text_batch_size = 32
     c.learning_rate = 6e-4

@@ -43,6 +43,7 @@ def small(name: str, stage: str, root: str, corpus: Sequence[str], size: str = "
     c.compilation_cache = f"{root}/compilation_cache"
     c.text_length = 128
     c.validation_batches = 10
+    c.epochs = 0.0
     for earlier in c.initial:
         if earlier in STAGES:
             c.initial[earlier] = f"{root}/{earlier}"
@@ -55,7 +56,7 @@ def small(name: str, stage: str, root: str, corpus: Sequence[str], size: str = "
 _STAGES = {
     "language": {
         "steps": 200,
-        "warmup_steps": 20,
+        "warmup": 0.1,
         "text_batch_size": 4,
         "learning_rate": 3e-3,
         "final_learning_rate": 3e-4,
@@ -64,7 +65,7 @@ _STAGES = {
     },
     "tokenizer": {
         "steps": 500,
-        "warmup_steps": 50,
+        "warmup": 0.1,
         "batch_size": 4,
         "text_batch_size": 2,
         "learning_rate": 1e-3,
@@ -75,7 +76,7 @@ _STAGES = {
     },
     "pretrain": {
         "steps": 150,
-        "warmup_steps": 15,
+        "warmup": 0.1,
         "batch_size": 4,
         "text_batch_size": 1,
         "learning_rate": 1e-3,
@@ -85,7 +86,7 @@ _STAGES = {
     },
     "instruct": {
         "steps": 600,
-        "warmup_steps": 30,
+        "warmup": 0.05,
         "batch_size": 16,
         "text_batch_size": 1,
         "text_length": 64,

@@ -29,6 +29,7 @@ def get_config(size: str = "b") -> ConfigDict:
     c.data.validation = ("validation",)  # folders under data.root, of recordings that are not in data.train
     c.initial.language = "runs/b/language"  # workdir of the language stage whose token embedding it is
 
+    c.steps, c.epochs = -1, 50.0
     c.batch_size = 512
     c.text_batch_size = 128
     c.learning_rate = 5e-5

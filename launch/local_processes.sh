@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Any command of this project as N processes of one job on this machine, each with its own simulated CPU devices:
 #   DEVICES=2 bash launch/local_processes.sh 2 python -m neurolm_jax.train --config configs/quickstart.py:language ...
-# Ends as soon as one of them does not end well, and says which.
+# Ends as soon as one of them does not end well, and says which. Where they were asked to end and have saved (code 75), so
+# does this script, once all have.
 set -euo pipefail
 if [ $# -lt 2 ] || ! [ "$1" -ge 1 ] 2> /dev/null; then
   echo "error: want a number of processes and a command: bash $0 2 python -m neurolm_jax.train ..." >&2
@@ -20,12 +21,16 @@ for ((i = 0; i < count; i++)); do
   NEUROLM_PROCESS=$i "$@" &
   number[$!]=$i
 done
+later=0
 while [ ${#number[@]} -gt 0 ]; do
   code=0
   wait -n -p ended "${!number[@]}" || code=$?
-  if [ "$code" -ne 0 ]; then
+  if [ "$code" -eq 75 ]; then
+    later=75
+  elif [ "$code" -ne 0 ]; then
     echo "error: process ${number[$ended]} of $count ended with code $code; the others are stopped" >&2
     exit "$code"
   fi
   unset "number[$ended]"
 done
+exit "$later"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# A command again and again until it ends well, finds its input bad (code 2), or is itself told to end. A stage that was
-# stopped goes on from its newest checkpoint.
+# A command again and again until it ends well, finds its input bad (code 2), or this script is told to end. A stage that
+# was stopped goes on from its newest checkpoint, also where it alone was told to end (code 75: saved, goes on later).
+# Told to end itself, this script hands the signal on and ends with the command's code, 75 where that has saved.
 #   RESTARTS=100 PAUSE=5 bash launch/restart.sh python -m neurolm_jax.train ...
 set -uo pipefail
 if [ $# -eq 0 ]; then

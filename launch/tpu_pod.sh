@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A command of this project on all hosts of a TPU slice, over a Cloud Storage bucket that lies at bucket/ on each:
 #   bash launch/tpu_pod.sh NAME ZONE BUCKET python -m neurolm_jax.train --workdir bucket/runs/xl/pretrain ...
-# This project, as it is committed, is copied to the hosts and installed there first. Whenever a host is lost the command
-# is started again on all of them and goes on from the newest checkpoint; so it does if this script is. NEUROLM_WAIT is
+# This project, as it is committed, is copied to the hosts and installed there first. Whenever a host is lost, or the
+# command was asked to end and has saved (code 75), it is started again on all of them and goes on from the newest checkpoint; so it does if this script is. NEUROLM_WAIT is
 # handed on: seconds in which all hosts must have started it.
 set -euo pipefail
 if [ $# -lt 4 ]; then

@@ -53,7 +53,9 @@ def main() -> None:
     from neurolm_jax import stages
     from neurolm_jax.ahead import topologies
     from neurolm_jax.ahead.estimates import estimate
+    from neurolm_jax.training import schedule
 
+    config = schedule.resolved(config)
     chip, devices = topologies.devices(_TOPOLOGY.value)
     name = pathlib.Path(command_line.config_file())
     told = {"config": f"{name.parent.name}/{name.name}", "topology": _TOPOLOGY.value}
@@ -114,6 +116,7 @@ def show(found: dict, title: str) -> None:
             f"{held[part] / 1e9:.2f}" for part in ("parameters", "optimizer", "batch", "temporary")
         )
         + " GB a chip",
+        "before the first step": f"{held['before'] / 1e9:.2f} GB" if held["before"] else "nothing",
         "peak, with the program": f"{(held['peak'] + held['program']) / 1e9:.2f} of {held['memory'] / 1e9:.0f} GB: "
         + ("fits" if found["fits"] else "DOES NOT FIT"),
         "operations a chip": f"{found['flops']['program'] / 1e12:.2f} T, {found['waste']:.2f} times the needed",

@@ -14,18 +14,21 @@ from neurolm_jax.errors import JobError, UserError
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG}
 
 
-def run(main: Callable[[], None], computes: bool = False) -> None:
-    """Call ``main`` and leave with its exit code: 0 done, 2 bad usage or input, 1 (a lost
-    process, or a traceback) anything else.
+def run(main: Callable[[], int | None], computes: bool = False) -> None:
+    """Call ``main`` and leave with an exit code.
+
+    That is 0 where it is done, 2 for bad usage or input, 75 where it was asked to end and the same command goes on
+    later (``errors.GO_ON_LATER``), 1 (a lost process, or a traceback) for anything else.
 
     Args:
+      main: returns nothing, or its exit code.
       computes: whether it runs a model, and so asks for huge pages.
     """
     if computes and main.__module__ == "__main__":
         huge_pages.ask_for_them()
     make_configs_importable()
     try:
-        main()
+        code = main()
     except UserError as error:
         _leave(fail(error))
     except JobError as error:
@@ -38,6 +41,8 @@ def run(main: Callable[[], None], computes: bool = False) -> None:
     except Exception:
         _leave_job()
         raise
+    if code:  # all processes of a job come here, so they leave by the usual way
+        sys.exit(code)
 
 
 def folder_of_configs() -> pathlib.Path:

@@ -10,7 +10,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from neurolm_jax.command import folder_of_configs, make_configs_importable
-from neurolm_jax.configuration import check_fields, flat
+from neurolm_jax.configuration import check_fields, flat, follow
 from neurolm_jax.errors import UserError
 from neurolm_jax.suggestions import did_you_mean
 
@@ -42,6 +42,7 @@ def parse_flags(argv: list[str], *needed: str) -> None:
     require(*needed)
     if CONFIG.value is not None:
         check_fields(CONFIG.value)
+        follow(CONFIG.value, {match[1] for argument in argv if (match := re.match(r"--?config\.(\w+)(=|$)", argument))})
 
 
 def require(*names: str) -> None:

@@ -6,7 +6,7 @@ Config files under ``configs/`` start from ``base(stage)`` and fill in the rest.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -23,15 +23,21 @@ def base(stage: str) -> ConfigDict:
     c = ConfigDict()
     c.stage = stage  # language, tokenizer, pretrain or instruct
     c.seed = 0  # of initial weights, order of data, dropout, revival
-    c.steps = 100_000  # optimizer steps in all; 0 keeps the initial weights
+    c.steps = 100_000  # optimizer steps in all; 0 keeps the initial weights, -1 takes as many as epochs need
+    c.epochs = 0.0  # passes over the rows to learn from, where steps is -1
     c.batch_size = 64  # rows of EEG or dialogues, over all devices
     c.text_batch_size = 16  # rows of plain text beside them
     c.text_length = 1024  # tokens in a row of text
+    # Of float32 matrix products: "default" is one pass in bfloat16 on TPUs and TF32 on NVIDIA GPUs, "high" three passes
+    # on TPUs, "highest" float32 everywhere. What decides codes is always "highest".
+    c.matmul_precision = "default"
     c.accumulation = 1  # parts of a batch that go through the model one after another, to save memory
 
     c.learning_rate = 5e-5  # at the end of warm-up
     c.final_learning_rate = 1e-5  # at the last step
-    c.warmup_steps = 1000  # in which the learning rate grows from 0; after them it falls along a cosine
+    # Steps in which the learning rate grows from 0; after them it falls along a cosine. -1 for a fraction of all.
+    c.warmup_steps = -1
+    c.warmup = 0.1  # fraction of all steps that is warm-up, where warmup_steps is -1
     c.weight_decay = 0.1  # AdamW's, of matrices and tables alone
     c.beta1 = 0.9  # decay of AdamW's first moment
     c.beta2 = 0.95  # decay of its second moment
@@ -131,7 +137,7 @@ _SIZES = """language.layers language.heads language.width language.vocabulary la
     text_vocabulary row_length eeg_length answer_length text_length summary.width summary.virtual_electrodes"""
 _COUNTS = """batch_size text_batch_size accumulation checkpoint_every keep_checkpoints validation_batches log_every
     data.threads faults.in_a_row"""
-_NOT_NEGATIVE = """steps seed warmup_steps evaluate_every weight_decay clip_norm final_learning_rate language.lora_rank
+_NOT_NEGATIVE = """epochs seed evaluate_every weight_decay clip_norm final_learning_rate language.lora_rank
     language.lora_alpha data.folds data.fold data.damaged faults.rollbacks faults.spike text_loss_weight feature_noise
     frequency_loss_weight feature_spectrum_loss_weight raw_loss_weight domain_loss_weight augmentation.scale
     augmentation.offset patience.restore patience.data patience.compile patience.step patience.save"""
@@ -139,6 +145,8 @@ _BOUNDS = [
     (_SIZES.split(), (1, 2**20)),
     (_COUNTS.split(), (1, _LARGEST)),
     (_NOT_NEGATIVE.split(), (0, _LARGEST)),
+    (["steps", "warmup_steps"], (-1, _LARGEST)),
+    (["warmup"], (0, 1)),
     (["tokenizer.decay", "tokenizer.dead_below"], (0, 1)),
     (["language.dropout", "summary.dropout"], (0, 0.99)),
     (["data.share"], (1e-6, 1)),
@@ -147,6 +155,7 @@ _BOUNDS = [
 ]
 _CHOICES = {
     "dtype": ("float32", "bfloat16"),
+    "matmul_precision": ("default", "high", "highest"),
     "remat": REMAT,
     "patch_norm": PATCH_NORMS,
     "spectrum_target": SPECTRUM_TARGETS,
@@ -174,6 +183,7 @@ def check(c: ConfigDict) -> None:
     for name in ("learning_rate", "beta1", "beta2"):
         if not 0 < c[name] < 1:
             raise UserError(f"config.{name}: must lie between 0 and 1, not {c[name]}")
+    check_length(c)
     _check_lengths(c)
     weights = c.data.get("weights", ())
     numbers = all(isinstance(weight, (int, float)) and math.isfinite(weight) for weight in weights)
@@ -182,6 +192,43 @@ def check(c: ConfigDict) -> None:
     for name, value in c.initial.items():
         if not value and name != "gpt2":
             raise UserError(f"config.initial.{name}: must name the workdir of the {name} stage")
+
+
+def check_length(c: ConfigDict) -> None:
+    """Refuse a run of no known length, or with a warm-up that is longer than it is.
+
+    Raises:
+      UserError: naming the field.
+    """
+    if c.steps < 0 and not c.get("epochs", 0):
+        raise UserError("config.steps: -1 follows config.epochs, which is 0; give a number of steps or of epochs")
+    if 0 < c.steps < c.warmup_steps:
+        raise UserError(
+            f"config.warmup_steps: {c.warmup_steps:,} steps of warm-up in a run of {c.steps:,} (config.steps); give"
+            " fewer, or config.warmup, a fraction"
+        )
+
+
+# Of a run's length and of its warm-up, the field that decides and the one that is looked at where that is -1.
+LENGTHS = {"steps": "epochs", "warmup_steps": "warmup"}
+
+
+def follow(c: ConfigDict, given: Collection[str]) -> None:
+    """Let the fields decide that a user gave, in a config whose file may say a length by the other field.
+
+    Args:
+      given: names of fields that were set beside the config's file.
+
+    Raises:
+      UserError: both a number of steps and what it would follow from were given.
+    """
+    for steps, other in LENGTHS.items():
+        if {steps, other} <= set(given) and c[steps] >= 0:
+            raise UserError(f"config.{other}: config.{steps} is given too; give one of them")
+        if other in given:
+            c[steps] = -1
+        elif steps in given and c[steps] >= 0:
+            c[other] = 0.0
 
 
 def _check_lengths(c):

@@ -4,6 +4,8 @@ import contextlib
 import re
 from collections.abc import Iterator
 
+GO_ON_LATER = 75  # exit code of a command that was asked to end and has saved: EX_TEMPFAIL of sysexits.h
+
 
 class UserError(Exception):
     """Bad input or usage. The message is one line that names the thing and the remedy; the command exits with 2."""

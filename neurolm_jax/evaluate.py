@@ -14,11 +14,11 @@ means and deviations into W/folds.json; the same command goes on from where it w
 import pathlib
 
 from neurolm_jax.command import argument_parser, run
-from neurolm_jax.errors import UserError
+from neurolm_jax.errors import GO_ON_LATER, UserError
 from neurolm_jax.outputs import write_json
 
 
-def main() -> None:
+def main() -> int | None:
     parser = argument_parser("evaluate", __doc__)
     parser.add_argument("--checkpoint", type=pathlib.Path, required=True, help="workdir of an instruct stage")
     parser.add_argument("--data", help="folder of the prepared tasks, if not the one trained on")
@@ -44,9 +44,9 @@ def main() -> None:
 
     with processes.joined():
         if arguments.folds:
-            _cross_validate(arguments, [int(seed) for seed in seeds])
-        else:
-            _evaluate(arguments)
+            return _cross_validate(arguments, [int(seed) for seed in seeds])
+        _evaluate(arguments)
+    return None
 
 
 def _choices(arguments):
@@ -75,7 +75,8 @@ def _cross_validate(arguments, seeds):
             run = workdir / "folds" / name
             file = findings.evaluation_file(run, "test")
             if not file.exists():
-                train(fold_config(workdir, folds, fold, seed, tasks), run)
+                if not train(fold_config(workdir, folds, fold, seed, tasks), run):
+                    return GO_ON_LATER
                 found = evaluate(run, options=options)
                 if not jax.process_index():
                     write_json(file, found)
@@ -85,6 +86,7 @@ def _cross_validate(arguments, seeds):
                 print_folds(summary, f"{workdir}, {len(runs)} of {folds * len(seeds)} runs")
     if not jax.process_index():
         write_json(workdir / "folds.json", {"folds": folds, "seeds": seeds, "tasks": summary})
+    return None
 
 
 def _evaluate(arguments):

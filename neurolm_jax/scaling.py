@@ -7,17 +7,18 @@
 Every run is an ordinary 'train' in a folder of its own under WORKDIR/runs: finished ones are skipped, interrupted ones
 go on, and what several points or sweeps have in common is trained once. --list prints the commands that can be started
 now instead, one a line; give it again when they have ended, for those that wait. --fit_only takes what is finished as
-it is. Writes report.html, report.md, points.csv, law.json (or table.json) and sweep.json into WORKDIR/NAME.
+it is. Asked to end (SIGTERM), it lets the run at hand save and ends with code 75. Writes report.html, report.md,
+points.csv, law.json (or table.json) and sweep.json into WORKDIR/NAME.
 """
 
 import pathlib
 import sys
 
 from neurolm_jax.command import argument_parser, run
-from neurolm_jax.errors import UserError
+from neurolm_jax.errors import GO_ON_LATER, UserError
 
 
-def main() -> None:
+def main() -> int | None:
     parser = argument_parser("scaling", __doc__)
     parser.add_argument("--sweep", required=True, metavar="FILE[:ARGUMENT]", help="configs/sweeps/NAME.py")
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="folder of the runs and pages of sweeps")
@@ -51,17 +52,18 @@ def main() -> None:
         lines, waiting = execution.ready(sweep, runs)
         print(*lines, sep="\n", end="\n" * bool(lines))
         print(f"{len(lines)} can start, {waiting} wait for them", file=sys.stderr)
-        return
+        return None
     with locked(folder):
         write(sweep, folder / "sweep.json")
         if not arguments.fit_only:
             with preemption.noticed() as notice:
                 notice.armed = True  # what ends is the run at hand
                 if not execution.run_all(sweep, runs, notice):
-                    return
+                    return GO_ON_LATER
         for line in page.write(sweep, rows_of(sweep, runs), targets, folder):
             print(line)
         print(f"{folder / 'report.html'}, {folder / 'report.md'}, {folder / 'points.csv'}")
+    return None
 
 
 def _name(sweep):

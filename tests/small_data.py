@@ -45,7 +45,7 @@ def config(name: str, data: pathlib.Path, runs: pathlib.Path, **fields):
     c = importlib.import_module(f"configs.{name}").get_config("debug")
     c.data.root = str(data)
     c.compilation_cache = str(COMPILATION_CACHE)
-    c.update(batch_size=2, text_batch_size=2, text_length=16, steps=4, warmup_steps=1, learning_rate=1e-3)
+    c.update(batch_size=2, text_batch_size=2, text_length=16, steps=4, epochs=0.0, warmup_steps=1, learning_rate=1e-3)
     c.update(log_every=1, evaluate_every=2, checkpoint_every=2)
     if "row_length" in c:
         c.row_length = 128

@@ -10,6 +10,7 @@ import pytest
 from small_data import config
 
 from neurolm_jax import stages
+from neurolm_jax.ahead.estimates import abstract_batch, compiled_step
 from neurolm_jax.data.streams import Steps
 from neurolm_jax.models.attention import staircase
 from neurolm_jax.models.config import REMAT
@@ -17,6 +18,7 @@ from neurolm_jax.models.transformer import Block, Stack, StackConfig
 from neurolm_jax.stages.restore import restore_weights
 from neurolm_jax.training import gradients
 from neurolm_jax.training.mesh import make_mesh
+from neurolm_jax.training.state import abstract_state, make_prepare
 
 
 @pytest.mark.slow
@@ -42,6 +44,39 @@ def test_parts_of_a_batch_add_up_to_it(runs, small_data, name):
     assert max(jnp.abs(g).max() for g in jax.tree.leaves(whole[0])) > 1e-3
     for parts in (2, 4):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), step(parts), whole)
+
+
+def test_the_first_codebook_of_parts_is_that_of_the_whole_batch(small_data, runs):
+    c = config("tokenizer", small_data, runs, batch_size=4, text_batch_size=4)
+    stage = stages.build(c)
+    weights = nn.unbox(jax.jit(stage.create)(jax.random.key(0)))
+    batch = Steps(stage.sources(True), 1)[0]
+    found = []
+    for parts in (1, 2, 4):
+        c.accumulation = parts
+        found.append(jax.jit(stages.build(c).prepare)(weights, batch, jax.random.key(1)).extra["state"])
+    assert found[0].codebook.initialised and found[0].feature_variance.max() > 0
+    for state in found[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), state, found[0])
+
+
+def test_the_first_codebook_takes_less_memory_in_parts(small_data, runs):
+    """Scores of all patches and codes at once were 17 GB of 512 rows; whether it fits is told before."""
+    c = config("tokenizer", small_data, runs, batch_size=8, text_batch_size=8)
+    c.tokenizer.codes = 4096
+    mesh, sizes = make_mesh(devices=jax.devices()[:1]), {}
+    for parts in (1, 8):
+        c.accumulation = parts
+        stage = stages.build(c)
+        state, batch, key = abstract_state(stage, mesh), abstract_batch(stage, mesh), jax.random.key(0)
+        compiled = make_prepare(stage, mesh).lower(state.weights, batch, key).compile()
+        sizes[parts] = compiled.memory_analysis().temp_size_in_bytes
+    scores = 8 * c.row_length * 4096 * 4
+    assert sizes[1] > scores and sizes[8] < sizes[1] - scores / 2
+    program = compiled_step(stage, mesh)
+    moments = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.optimizer))
+    assert program.before > sizes[8] + moments and program.peak >= program.before
+    assert make_prepare(stages.build(config("language", small_data, runs)), mesh) is None
 
 
 def test_a_plain_mean_of_parts_would_be_wrong():

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configs import sizes
 from neurolm_jax.models.attention import Intervals, attend, bidirectional, interval_attention, staircase
 from neurolm_jax.models.kernels import blockwise
 from neurolm_jax.models.transformer import Stack, StackConfig
@@ -99,6 +100,55 @@ def test_kernels_and_their_gradients_equal_attention_at_once(device, length):
         np.testing.assert_allclose(got, want, atol=1e-5)
         for ours, theirs in zip(our_back(arrays[3]), back(arrays[3])):
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("device", ["tpu", "gpu"])
+@pytest.mark.parametrize("width", [6, 24, 48])
+def test_heads_of_any_width_equal_attention_at_once(device, width):
+    """Widths that are no powers of two are padded inside of the kernels."""
+    rng = np.random.default_rng(width)
+    arrays = jnp.array(rng.standard_normal((4, 2, 130, 2, width)), jnp.float32)
+    intervals, _ = packed(130, width)
+    want, back = jax.vjp(lambda *qkv: at_once(*qkv, intervals), *arrays[:3])
+    got, our_back = jax.vjp(lambda *qkv: attend(*qkv, *intervals, device, True), *arrays[:3])
+    assert got.shape == want.shape
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    for ours, theirs in zip(our_back(arrays[3]), back(arrays[3])):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def shipped_widths():
+    """Of the heads of every model in configs/sizes.py, and of the size that docs/sizes.md adds to it."""
+    models = [read(size) for size in sizes.NAMES for read in (sizes.language, lambda s: sizes.tokenizer(s).encoder)]
+    return sorted({model.width // model.heads for model in models} | {384 // 8})
+
+
+@pytest.mark.parametrize("platform, device", [("cuda", "gpu"), ("tpu", "tpu")])
+@pytest.mark.parametrize("width", shipped_widths())
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_kernels_of_every_shipped_size_are_translated_for_machines_that_are_not_here(platform, device, width, dtype):
+    def both(query, key, value, start, stop):
+        output, back = jax.vjp(lambda *qkv: attend(*qkv, start, stop, device), query, key, value)
+        return output, back(output)
+
+    array, ids = jax.ShapeDtypeStruct((2, 1024, 2, width), dtype), jax.ShapeDtypeStruct((2, 1024), jnp.int32)
+    lowered = jax.jit(both).trace(array, array, array, ids, ids).lower(lowering_platforms=(platform,))
+    kernel = {"cuda": "@__gpu$xla.gpu.triton", "tpu": "@tpu_custom_call"}[platform]
+    assert lowered.as_text().count(kernel) == 3  # forward, and the gradients of queries and of keys
+    assert lowered.out_info[0].shape == array.shape
+
+
+@pytest.mark.parametrize("platform, device", [("cuda", "gpu"), ("tpu", "tpu")])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_kernels_are_translated_with_full_precision_too(platform, device, dtype):
+    array, ids = jax.ShapeDtypeStruct((2, 1024, 2, 64), dtype), jax.ShapeDtypeStruct((2, 1024), jnp.int32)
+
+    def total(query, key, value, start, stop):
+        return attend(query, key, value, start, stop, device).sum()
+
+    with jax.default_matmul_precision("highest"):
+        lowered = jax.jit(jax.grad(total, (0, 1, 2))).trace(array, array, array, ids, ids)
+        assert lowered.lower(lowering_platforms=(platform,)).out_info[0].shape == array.shape
 
 
 def test_long_rows_differ_in_length_by_several_blocks(monkeypatch):

@@ -81,7 +81,7 @@ def test_train_prints_its_config_without_devices(tmp_path):
     assert done.returncode == 0, done.stderr
     found = yaml.safe_load(done.stdout)
     assert found["steps"] == 7 and found["stage"] == "pretrain" and found["initial"]["language"]
-    refused("neurolm_jax.train", "--config", "configs/tokenizer.py:b", "--config.steps=-1", "--print", names="steps")
+    refused("neurolm_jax.train", "--config", "configs/tokenizer.py:b", "--config.steps=-2", "--print", names="steps")
 
 
 def test_near_names_are_suggested():

@@ -32,7 +32,7 @@ def executable(file, text):
 
 @pytest.mark.parametrize(
     ("codes", "restarts", "want", "runs"),
-    [([0], 9, 0, 1), ([1, 137, 0], 9, 0, 3), ([1, 2, 0], 9, 2, 2), ([3, 3, 3, 0], 2, 3, 3)],
+    [([0], 9, 0, 1), ([1, 137, 0], 9, 0, 3), ([1, 2, 0], 9, 2, 2), ([3, 3, 3, 0], 2, 3, 3), ([75, 0], 9, 0, 2)],
 )
 def test_a_command_is_started_again_unless_its_input_is_bad(tmp_path, codes, restarts, want, runs):
     script = f"echo x >> {tmp_path}/runs; set -- {' '.join(map(str, codes))}; shift $(($(wc -l < {tmp_path}/runs) - 1))"
@@ -80,6 +80,7 @@ OPTIONS = {
     "mem-per-cpu": r"\d+[KMGT]?",
     "time": r"(\d+-)?\d+:\d\d:\d\d",
     "open-mode": "append|truncate",
+    "signal": r"([RB]+:)?[A-Z]+(@\d+)?",
 }
 
 
@@ -135,6 +136,24 @@ def test_a_slurm_job_is_one_job_of_its_nodes(tmp_path):
     assert sorted(done.stdout.splitlines()) == ["0 2 ['a b', '$c']", "1 2 ['a b', '$c']"], done.stderr
     assert (tmp_path / "scontrol.log").read_text() == "show hostnames node[1-2]\n"
     assert run("bash", LAUNCH / "train.sbatch").returncode == 2
+
+    # Told to end, as five minutes before the time is over: both nodes save, the job asks to be queued again.
+    save = "import os, pathlib, signal, sys, time; n = os.environ['NEUROLM_PROCESS']\n"
+    save += "def save(*_):\n  time.sleep(int(n))\n  pathlib.Path('saved' + n).touch(); sys.exit(75)\n"
+    save += "signal.signal(signal.SIGTERM, save); pathlib.Path('began' + n).touch(); time.sleep(60)"
+    line = ["bash", str(tmp_path / "launch" / "train.sbatch"), sys.executable, "-c", save]
+    job = subprocess.Popen(line, env=environment | {"RESTARTS": "0"}, cwd=tmp_path)
+    while not all((tmp_path / f"began{n}").exists() for n in "01"):
+        assert job.poll() is None
+        time.sleep(0.05)
+    for command in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        words = command.read_bytes().split(b"\0") if command.exists() else []
+        ours = words[:2] == [b"bash", b"launch/restart.sh"] or words[:2] == [b"bash", b"-c"] and b"LATER" in words[2]
+        if ours and command.parent.joinpath("cwd").resolve() == tmp_path:
+            os.kill(int(command.parent.name), signal.SIGTERM)
+    assert job.wait(timeout=60) == 75
+    assert all((tmp_path / f"saved{n}").exists() for n in "01") and not list(tmp_path.glob(".later*"))
+    assert (tmp_path / "scontrol.log").read_text().splitlines()[-1] == f"requeue {environment['SLURM_JOB_ID']}"
 
 
 def test_a_pod_runs_the_command_on_all_hosts_until_it_ends_well(tmp_path):

@@ -7,12 +7,14 @@ import pytest
 from small_data import config
 
 from neurolm_jax import stages
+from neurolm_jax.ahead.estimates import abstract_batch
 from neurolm_jax.data.streams import Steps
 from neurolm_jax.models import quantizer
+from neurolm_jax.models.tokenizer import Tokenizer
 from neurolm_jax.stages.restore import restore_weights
 from neurolm_jax.training.gradients import loss_and_gradients
 from neurolm_jax.training.mesh import make_mesh
-from neurolm_jax.training.state import create_state
+from neurolm_jax.training.state import abstract_state, create_state, make_train_step
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,33 @@ def test_codes_are_searched_in_float32(both):
         assert (products.max(-1) - chosen).max() < 1e-6
     compiled = jax.jit(quantizer.nearest).lower(vectors, jnp.zeros((4, vectors.shape[1]))).as_text()
     assert "bf16" not in compiled and "precision = [HIGHEST, HIGHEST]" in compiled
+
+
+def precisions(text):
+    """Of each matrix product in StableHLO, in order: the precision, DEFAULT where none stands."""
+    lines = [line for line in text.splitlines() if "stablehlo.dot" in line]
+    return ["HIGHEST" if "HIGHEST" in line else "HIGH" if "HIGH" in line else "DEFAULT" for line in lines]
+
+
+def test_what_decides_codes_has_full_precision_everywhere(small_data, runs):
+    """Projection and search, also where one pass in bfloat16 or TF32 is the default; and the rest by the field."""
+    c = config("tokenizer", small_data, runs)
+    stage, mesh = stages.build(c), make_mesh(devices=jax.devices()[:1])
+    model, width = Tokenizer(stage.model_config), stage.model_config.encoder.width
+    variables = {"params": abstract_state(stage, mesh).weights.params}
+    features = jax.ShapeDtypeStruct((2, 5, width), jnp.float32)
+    project = jax.jit(lambda v, x: model.apply(v, x, method=lambda m, x: m.code_projection(x)))
+    assert precisions(project.lower(variables, features).as_text()) == ["HIGHEST", "HIGHEST"]
+
+    lowered = {}
+    for precision in ("default", "highest"):
+        c.matmul_precision = precision
+        stage = stages.build(c)
+        arguments = abstract_state(stage, mesh), abstract_batch(stage, mesh), jax.random.key(0)
+        lowered[precision] = precisions(make_train_step(stage, mesh).lower(*arguments).as_text())
+    assert set(lowered["highest"]) == {"HIGHEST"} and len(lowered["highest"]) == len(lowered["default"])
+    # Two products of the projection with two gradients each, and the search.
+    assert lowered["default"].count("HIGHEST") == 7
 
 
 def test_most_codes_agree_and_all_losses_are_near(both):

@@ -63,10 +63,10 @@ import pathlib, sys
 from small_data import config
 from neurolm_jax import train
 from neurolm_jax.training import processes
-data, runs, workdir, steps, fsdp, tensor = sys.argv[1:]
+data, runs, workdir, steps, fsdp, tensor, *sequence = sys.argv[1:]
 with processes.joined():
     c = config("pretrain", pathlib.Path(data), pathlib.Path(runs), batch_size=8, text_batch_size=8, steps=int(steps))
-    c.mesh.update(fsdp=int(fsdp), tensor=int(tensor))
+    c.mesh.update(fsdp=int(fsdp), tensor=int(tensor), sequence=int(*sequence or "1"))
     train.train(c, pathlib.Path(workdir))
 """
 
@@ -77,7 +77,10 @@ def test_processes_that_are_asked_to_end_save_the_same_step(small_data, runs, tm
     port, environment = free_port(), os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "JAX_PLATFORMS": "cpu"}
     environment |= {"NEUROLM_PROCESSES": "2", "NEUROLM_COORDINATOR": f"localhost:{port}", "PJRT_NPROC": "128"}
     code = ONE_STAGE.replace("with processes.joined():", "with preemption.noticed() as notice, processes.joined():")
-    code = code.replace("c, pathlib.Path(workdir)", "c, pathlib.Path(workdir), notice=notice")
+    code = code.replace(
+        "train.train(c, pathlib.Path(workdir))", "done = train.train(c, pathlib.Path(workdir), notice=notice)"
+    )
+    code += "sys.exit(0 if done else 75)"
     code = code.replace("import processes", "import preemption, processes")
     command = sys.executable, "-c", code, small_data, runs, tmp_path / "w", 2000, 2, 1
     command = [str(part) for part in command]
@@ -92,7 +95,7 @@ def test_processes_that_are_asked_to_end_save_the_same_step(small_data, runs, tm
         process.terminate()
         time.sleep(0.3)
     said = [process.communicate(timeout=60) for process in pair]
-    assert [process.returncode for process in pair] == [0, 0], said
+    assert [process.returncode for process in pair] == [75, 75], said
     assert time.monotonic() - begin < 30
     step = checkpoint.newest_step(tmp_path / "w", checkpoint.ALL)
     assert (
@@ -127,6 +130,23 @@ def test_a_run_goes_on_with_other_devices_processes_and_meshes(small_data, runs,
                 assert ours[key] == pytest.approx(theirs[key], rel=2e-4), (name, ours["step"], key)
         meta = checkpoint.read_meta(tmp_path / name)
         assert meta["position"] == 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tensor, sequence, devices", [(2, 1, 1), (1, 2, 1), (2, 2, 2)])
+def test_processes_that_share_rows_read_the_same(small_data, runs, tmp_path, tensor, sequence, devices):
+    """Two processes whose devices split tensor, sequence or both, so that each needs the whole batch."""
+
+    def train(name, count, devices, *axes):
+        code = sys.executable, "-c", ONE_STAGE, small_data, runs, tmp_path / name, 4, 1, *axes
+        done = launch(count, *code, DEVICES=str(devices))
+        assert done.returncode == 0, done.stderr[-3000:]
+        return metrics.read(tmp_path / name)
+
+    one, two = train("one", 1, 1, 1, 1), train("two", 2, devices, tensor, sequence)
+    for ours, theirs in zip(two, one, strict=True):
+        for key in {"loss", "gradient_norm", "validation_loss", "eeg_accuracy"} & theirs.keys():
+            assert ours[key] == pytest.approx(theirs[key], rel=2e-4), (ours["step"], key)
 
 
 def test_a_process_that_never_arrives_is_named():
@@ -253,6 +273,9 @@ def test_the_launcher_names_the_process_that_fails_and_stops_the_others():
     assert "error: process 1 of 3 ended with code 3; the others are stopped" in done.stderr
     assert launch(0, "true").returncode == launch(2).returncode == 2
     assert launch(2, "true").returncode == 0
+    later = "import os, sys, time; n = int(os.environ['NEUROLM_PROCESS']); time.sleep(n); print(n); sys.exit(75)"
+    done = launch(2, sys.executable, "-c", later)  # those that were asked to end are waited for
+    assert done.returncode == 75 and sorted(done.stdout.split()) == ["0", "1"] and not done.stderr
 
 
 def test_a_command_ends_with_one_line_when_a_process_is_missing(tmp_path):

@@ -10,6 +10,28 @@ import pytest
 from eight_devices import MESHES
 
 
+def test_heads_over_devices_send_no_queries_keys_or_values():
+    """Kernels change from rows to heads; of activations only sums are sent."""
+    import tensor_devices as t
+
+    here = pathlib.Path(__file__).parent
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "PJRT_NPROC": "128",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2",
+        "PYTHONPATH": f"{here.parent}:{here}",
+    }
+    line = [sys.executable, str(here / "tensor_devices.py")]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["difference"] < 1e-4, found
+    kernels = 4 * t.WIDTH**2  # of the MLP, the largest
+    for kind in ("all-gather", "all-to-all", "collective-permute"):
+        assert found["largest"].get(kind, 0) <= 2 * kernels < t.BATCH * t.LENGTH * t.WIDTH / 2, found
+    assert found["largest"]["all-reduce"] >= t.BATCH * t.LENGTH * t.WIDTH
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "accumulation"), [("language", 1), ("tokenizer", 1), ("pretrain", 1), ("pretrain", 2), ("instruct", 1)]

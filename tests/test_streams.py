@@ -149,7 +149,11 @@ def test_the_global_batch_is_the_same_for_any_number_of_processes(small_data, pr
         "dialogues": (DialogueRows(tasks(small_data), SIZE, 0, Augmentation(0.1, 5.0)), 4),
     }
     one = Steps(sources, 10)
-    parts = [Steps(sources, 10, p, processes) for p in range(processes)]
+    shares = [
+        {name: range(size * p // processes, size * (p + 1) // processes) for name, (_, size) in sources.items()}
+        for p in range(processes)
+    ]
+    parts = [Steps(sources, 10, share) for share in shares]
     for step in (0, 7):
         equal(one[step], jax.tree.map(lambda *each: np.concatenate(each), *(part[step] for part in parts)))
 

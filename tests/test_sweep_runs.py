@@ -84,7 +84,7 @@ def test_a_sweep_that_is_asked_to_end_hands_it_on(tmp_path):
     """The command in a process of its own; the run at hand has time to save."""
     child = (
         "import pathlib, signal, sys, time\n"
-        "def save(*_):\n    pathlib.Path('saved').touch(); sys.exit(0)\n"
+        "def save(*_):\n    pathlib.Path('saved').touch(); sys.exit(75)\n"
         "signal.signal(signal.SIGTERM, save)\npathlib.Path('started').touch()\ntime.sleep(60)\n"
     )
     program = (
@@ -104,6 +104,15 @@ def test_a_sweep_that_is_asked_to_end_hands_it_on(tmp_path):
     said, _ = job.communicate(timeout=60)
     assert job.returncode == 0 and said.endswith("False\n") and "asked to end" in said
     assert (tmp_path / "saved").exists() and not (tmp_path / "b.log").exists()
+
+
+def test_a_run_that_is_asked_to_end_by_itself_ends_the_sweep(tmp_path, monkeypatch, capsys):
+    """The next one might start from what it left half trained."""
+    commands(monkeypatch, "import sys; sys.exit(75)", f"open({str(tmp_path / 'ran')!r}, 'w')")
+    armed = Notice()
+    armed.armed = True
+    assert not execution.run_all(None, tmp_path, armed) and not (tmp_path / "ran").exists()
+    assert "asked to end, the same command goes on" in capsys.readouterr().out
 
 
 def sweep_command(*arguments):
@@ -131,7 +140,7 @@ def test_a_sweep_runs_resumes_and_shares(small_data, tmp_path):
             begun[found[1]] = found[2]
     job.send_signal(signal.SIGTERM)
     said, _ = job.communicate(timeout=300)
-    assert job.returncode == 0 and "asked to end, the same command goes on" in said and "3 of 4" not in said
+    assert job.returncode == 75 and "asked to end, the same command goes on" in said and "3 of 4" not in said
     first, second = begun["1"], begun["2"]
     [saved] = (runs / first / "checkpoints").iterdir()
     before = saved.stat().st_mtime_ns

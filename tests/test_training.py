@@ -1,5 +1,7 @@
 import functools
 import json
+import re
+import time
 
 import flax.linen as nn
 import jax
@@ -11,7 +13,7 @@ from small_data import config
 from neurolm_jax import inspect, stages, train
 from neurolm_jax.errors import UserError
 from neurolm_jax.stages import restore
-from neurolm_jax.training import checkpoint, metrics, optimizer, sinks
+from neurolm_jax.training import checkpoint, loop, metrics, optimizer, saving, sinks
 from neurolm_jax.training.mesh import make_mesh
 
 
@@ -44,6 +46,15 @@ def test_waiting_counts_where_nothing_is_computed_meanwhile(monkeypatch):
     assert clock.read() == {"tokens_per_second": 10.0, "data_wait": 0.25}
     now[0] += 1
     assert clock.read() == {"tokens_per_second": 0.0, "data_wait": 0.0}
+    clock.batch(0.0, 60, idle=False)
+    now[0] += 2
+    with clock.paused():
+        now[0] += 100
+    now[0] += 1
+    assert clock.read()["tokens_per_second"] == 20
+    clock.batch(0.0, 60, idle=False)
+    now[0] += 3
+    assert clock.read()["tokens_per_second"] == 20
 
 
 def test_later_stages_hold_what_earlier_ones_left(runs):
@@ -57,6 +68,50 @@ def test_later_stages_hold_what_earlier_ones_left(runs):
             jax.tree.map(np.testing.assert_array_equal, later.extra["tokenizer"][part], tokenizer.params[part])
         jax.tree.map(np.testing.assert_array_equal, later.extra["state"], tokenizer.extra["state"])
     assert tokenizer.extra["state"].codebook.initialised
+
+
+def test_speed_is_that_of_steps_without_validations_and_saves(runs, small_data, tmp_path, monkeypatch):
+    """Each takes two seconds here, a step of 32 tokens some milliseconds."""
+
+    def slowly(function):
+        def slow(*arguments):
+            time.sleep(2)
+            return function(*arguments)
+
+        return slow
+
+    monkeypatch.setattr(loop.Loop, "_validate", slowly(loop.Loop._validate))
+    monkeypatch.setattr(saving.Checkpoints, "save", slowly(saving.Checkpoints.save))
+    c = config("language", small_data, runs, steps=5)
+    train.train(c, tmp_path)
+    lines = metrics.read(tmp_path)
+    # Steps 2 and 4 are followed by a validation and a save, in the time until the next line.
+    assert all(lines[step - 1]["tokens_per_second"] > 32 / 3 for step in (3, 5)), lines
+    assert lines[4]["seconds"] > 8
+
+
+@pytest.mark.parametrize(
+    "stage, earlier, other",
+    [
+        ("tokenizer", "language", "pretrain"),
+        ("pretrain", "language", "instruct"),
+        ("pretrain", "tokenizer", "pretrain"),
+        ("instruct", "pretrain", "tokenizer"),
+    ],
+)
+def test_a_workdir_of_another_stage_is_refused(runs, small_data, stage, earlier, other):
+    """Also where it has the fields that are compared."""
+    c = config(stage, small_data, runs)
+    c.initial[earlier] = str(runs / other)
+    want = f"config.initial.{earlier}: {runs / other} was trained by the stage {other}; name the workdir of a {earlier}"
+    with pytest.raises(UserError, match=re.escape(want)):
+        train.plan(c)
+
+
+def test_an_instruct_stage_may_build_on_another(runs, small_data):
+    c = config("instruct", small_data, runs)
+    c.initial.pretrain = str(runs / "instruct")
+    train.plan(c)
 
 
 def test_a_run_takes_over_the_weights_before_its_first_step(runs, small_data, tmp_path):

@@ -23,6 +23,7 @@ def show(stage, mesh, sources, held_out) -> None:
     for name, (rows, size) in found["rows"].items():
         epochs = found["steps"] * size / rows
         lines[f"rows of {name}"] = f"{size:,} a step of {rows:,}, {epochs:,.2f} epochs in {found['steps']:,} steps"
+    lines["warm-up"] = f"{found['warmup_steps']:,} of {found['steps']:,} steps"
     lines["rows to validate on"] = ", ".join(f"{rows:,} of {name}" for name, rows in found["held_out"].items())
     held, memory = found["bytes"], found["memory"]
     fits = "fits" if sum(held.values()) <= memory else "DOES NOT FIT"
@@ -38,7 +39,8 @@ def show(stage, mesh, sources, held_out) -> None:
 
 
 def figures(stage, mesh, sources, held_out) -> dict:
-    """The plan of a stage on a mesh of devices that are here, as numbers; bytes are those of one device.
+    """The plan of a stage on a mesh of devices that are here, as numbers; bytes are those of one device, at the step or
+    before the first, where more is needed for that.
 
     The time is that of the arithmetic that the model needs at the speed of a large matrix product in the model's type,
     timed now: a bound that rows of padding do not lower.
@@ -58,10 +60,11 @@ def figures(stage, mesh, sources, held_out) -> dict:
         "device": device.device_kind,
         "parameters": parameter_count(weights.params),
         "steps": config.steps,
+        "warmup_steps": config.warmup_steps,
         "tokens": sum(places(stage).values()),
         "rows": {name: (len(rows), size) for name, (rows, size) in sources.items()},
         "held_out": {name: len(rows) for name, (rows, _) in held_out.items()},
-        "bytes": {"state and batch": program.held, "temporary": program.temporary, "program": program.code},
+        "bytes": {"state and batch": program.held, "temporary": program.peak - program.held, "program": program.code},
         "memory": _memory(device) / (mesh.size if device.platform == "cpu" else 1),
         "flops": needed,
         "flops_per_second": speed,

@@ -11,7 +11,7 @@ from neurolm_jax.ahead import arithmetic, programs
 from neurolm_jax.ahead.chips import Chip
 from neurolm_jax.errors import memory_told
 from neurolm_jax.training import mesh as meshes
-from neurolm_jax.training.state import abstract_state, make_train_step, replicated_share
+from neurolm_jax.training.state import abstract_state, make_prepare, make_train_step, replicated_share
 
 HOURS = 25_000  # of recording in the paper's corpus
 QUICK = {"exec_time_optimization_effort": -1.0}
@@ -20,7 +20,8 @@ GRADIENT = {"queries": 6 / 4, "keys": 8 / 4}  # operations of the backward kerne
 
 class Program(NamedTuple):
     """A compiled step: its text; bytes of what it holds, works with and is itself; seconds it took to compile; whether
-    with little effort."""
+    with little effort; before: bytes that a device holds while the state is prepared for the first step, 0 where it is
+    not."""
 
     text: str
     held: int
@@ -28,11 +29,18 @@ class Program(NamedTuple):
     code: int
     seconds: float
     quick: bool = False
+    before: int = 0
+
+    @property
+    def peak(self) -> int:
+        """Bytes of a device, programs left out: of the step, or of what goes before the first."""
+        return max(self.held + self.temporary, self.before)
 
 
 def compiled_step(stage, mesh, quick: bool = False) -> Program:
     """The training step, compiled for a mesh's devices, wherever they are; ``quick`` with the least effort, which takes
-    a third of the time and leaves what is fused, and so what is moved, far from what it would be.
+    a third of the time and leaves what is fused, and so what is moved, far from what it would be. What prepares the
+    state for the first step is compiled beside it.
 
     Raises:
       UserError: a batch that does not split over the devices; DoesNotFit.
@@ -44,10 +52,23 @@ def compiled_step(stage, mesh, quick: bool = False) -> Program:
     lowered = make_train_step(stage, mesh).lower(state, batch, key)
     with memory_told():
         compiled = lowered.compile(compiler_options=QUICK if quick else None)
-    seconds, memory = time.perf_counter() - begin, compiled.memory_analysis()
+    held, temporary, code = _sizes(compiled)
+    before = 0
+    if (run := make_prepare(stage, mesh)) is not None:
+        lowered = run.lower(state.weights, batch, key)
+        with memory_told():
+            first = _sizes(lowered.compile(compiler_options=QUICK if quick else None))
+        # The optimizer's moments are there already.
+        before, code = sum(first[:2]) + _held((state.optimizer, state.health)), max(code, first[2])
+    seconds = time.perf_counter() - begin
+    return Program(compiled.as_text(), held, temporary, code, seconds, quick, before)
+
+
+def _sizes(compiled):
+    """Bytes that a program holds, works with and is itself, on one device."""
+    memory = compiled.memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    sizes = held, memory.temp_size_in_bytes, memory.generated_code_size_in_bytes
-    return Program(compiled.as_text(), *sizes, seconds, quick)
+    return held, memory.temp_size_in_bytes, memory.generated_code_size_in_bytes
 
 
 def estimate(stage, chip: Chip, devices: list, quick: bool = False) -> dict:
@@ -78,7 +99,7 @@ def account(stage, chip: Chip, mesh, program: Program) -> dict:
     step = max(times.values())
     tokens, eeg = arithmetic.places(stage), arithmetic.eeg_places(config)
     corpus = HOURS * 3600 * arithmetic.CHANNELS / eeg * step / 3600 if eeg else None
-    peak = program.held + program.temporary
+    peak = program.peak
     return {
         "stage": config.stage,
         "chip": chip.name,
@@ -94,6 +115,7 @@ def account(stage, chip: Chip, mesh, program: Program) -> dict:
             "optimizer": _held(state.optimizer),
             "batch": _held(batch),
             "temporary": program.temporary,
+            "before": program.before,
             "program": program.code,
             "peak": peak,
             "memory": chip.memory,

@@ -44,6 +44,7 @@ def _measure(tokens, layers, width, channels):
 
     from configs import pretrain
     from neurolm_jax import stages
+    from neurolm_jax.training import schedule
     from neurolm_jax.training.mesh import make_mesh, put_batch
     from neurolm_jax.training.state import create_state, make_train_step
 
@@ -52,7 +53,7 @@ def _measure(tokens, layers, width, channels):
     c.update(batch_size=1, row_length=tokens, text_batch_size=1, text_length=256)
     for model in (c.tokenizer.encoder, c.language):
         model.update(layers=layers, width=width, heads=width // HEAD)
-    stage, mesh = stages.build(c), make_mesh()
+    stage, mesh = stages.build(schedule.resolved(c)), make_mesh()
     rng = np.random.default_rng(0)
     text = rng.integers(0, 50000, (1, 257)).astype(np.int32)
     batch = put_batch(mesh, {"eeg": eeg_batch(c, channels, tokens // channels, rng), "text": text})

@@ -80,6 +80,7 @@ def build_stage(name: str, size: str):
     import importlib
 
     from neurolm_jax import stages
+    from neurolm_jax.training import schedule
 
     c = in_float32(importlib.import_module(f"configs.{name}").get_config(size))
     c.update(batch_size=2, text_batch_size=1, text_length=TEXT)
@@ -88,7 +89,7 @@ def build_stage(name: str, size: str):
         c.update(batch_size=1, eeg_length=eeg, row_length=eeg + SAMPLES * QUESTION, answer_length=SAMPLES * ANSWER)
     else:
         c.row_length = CHANNELS * SECONDS
-    return stages.build(c)
+    return stages.build(schedule.resolved(c))
 
 
 def make_batch(stage) -> tuple[dict, int]:

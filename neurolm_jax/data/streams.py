@@ -5,7 +5,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -54,16 +54,23 @@ class Damaged(NamedTuple):
 class Steps:
     """The batch of every step, as far as this process holds it.
 
-    Global batch n is rows ``n * size`` up to ``(n + 1) * size`` of each source; process p of P holds the p-th of P
-    equal parts, so the global batch is the same for any number of processes. If rows of it are ``Damaged``, a batch has
-    ``faults`` too, all that is said of them.
+    Global batch n is rows ``n * size`` up to ``(n + 1) * size`` of each source, the same for any number of processes.
+    If rows of it are ``Damaged``, a batch has ``faults`` too, all that is said of them.
 
     Args:
       sources: name -> (rows, global batch size).
+      local_rows: name -> which rows of a global batch this process reads (``training.mesh.rows_to_read``); all of them
+        by default.
     """
 
-    def __init__(self, sources: Mapping[str, tuple[Rows, int]], steps: int, process: int = 0, processes: int = 1):
-        self._sources, self._steps, self._process, self._processes = sources, steps, process, processes
+    def __init__(
+        self,
+        sources: Mapping[str, tuple[Rows, int]],
+        steps: int,
+        local_rows: Mapping[str, Sequence[int]] | None = None,
+    ):
+        self._sources, self._steps = sources, steps
+        self._local_rows = local_rows or {name: range(size) for name, (_, size) in sources.items()}
 
     def __len__(self) -> int:
         return self._steps
@@ -72,9 +79,7 @@ class Steps:
         batch: dict[str, Any] = {}
         faults: list[str] = []
         for name, (rows, size) in self._sources.items():
-            part = size // self._processes
-            first = step * size + self._process * part
-            found = [rows[i] for i in range(first, first + part)]
+            found = [rows[step * size + i] for i in self._local_rows[name]]
             faults += [fault for row in found if isinstance(row, Damaged) for fault in row.faults]
             batch[name] = stack([row.row if isinstance(row, Damaged) else row for row in found])
         return batch | {FAULTS: faults} if faults else batch

@@ -13,7 +13,7 @@ from neurolm_jax.inference.measures import measure
 from neurolm_jax.inference.model import THREADS, Trained, over_rows
 from neurolm_jax.inference.windows import Windows, middle
 from neurolm_jax.models.tokenizer import Tokenizer
-from neurolm_jax.training.mesh import batch_parts, put_batch
+from neurolm_jax.training.mesh import batch_parts, matmul_precision, put_batch, rows_to_read
 
 LEARNING_RATE = 3e-4
 WARMUP = 0.1  # of all steps
@@ -44,10 +44,11 @@ def finetune(model: Trained, training: Windows, validation: Windows, windows: Wi
         return params, optimizer.init(params)
 
     params, moments = begin(model.weights.extra["tokenizer"])
-    steps = streams.Steps({"rows": (rows, batch)}, each * epochs, jax.process_index(), jax.process_count())
+    sources = {"rows": (rows, batch)}
+    steps = streams.Steps(sources, each * epochs, rows_to_read(model.mesh, sources))
     best, found = -1.0, None
     for count, data in enumerate(streams.iterate(steps, 0, THREADS), start=1):
-        with jax.set_mesh(model.mesh):
+        with jax.set_mesh(model.mesh), matmul_precision(model.stage.config):
             params, moments = step(params, moments, put_batch(model.mesh, data["rows"]))
         if count % each:
             continue

@@ -16,7 +16,7 @@ from neurolm_jax.errors import UserError
 from neurolm_jax.stages.instruct import InstructStage
 from neurolm_jax.stages.restore import restore_stage
 from neurolm_jax.training.checkpoint import newest_step, written_at
-from neurolm_jax.training.mesh import batch_parts, make_mesh, put_batch
+from neurolm_jax.training.mesh import batch_parts, make_mesh, matmul_precision, put_batch, rows_to_read
 
 TOKENS = 16_384  # in each part of a batch
 THREADS = 4
@@ -68,13 +68,13 @@ def over_rows(function: Callable, model: Trained, rows: Any, length: int) -> Ite
     """
 
     def run(data):
-        with jax.set_mesh(model.mesh):
+        with jax.set_mesh(model.mesh), matmul_precision(model.stage.config):
             return function(model.weights, data)
 
     parts = batch_parts(model.mesh)
     batch = _batch(len(rows), length, parts)
-    processes = jax.process_index(), jax.process_count()
-    steps = streams.Steps({"rows": (_Padded(rows), batch)}, math.ceil(len(rows) / batch), *processes)
+    sources = {"rows": (_Padded(rows), batch)}
+    steps = streams.Steps(sources, math.ceil(len(rows) / batch), rows_to_read(model.mesh, sources))
     read = streams.iterate(steps, 0, THREADS)
     placed = (put_batch(model.mesh, step["rows"]) for step in read)
     results = (_in_order(data["number"], run(data["row"])) for data in streams.prefetch(placed))

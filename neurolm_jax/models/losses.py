@@ -86,14 +86,14 @@ def _forward(hidden, classes, targets):
         def body(classes_gradient, chunk):
             hidden, targets = chunk
             found = _chunk(vocabulary, classes, hidden, targets)
-            valid = (targets != NO_TARGET)[:, None]
-            scaled = jnp.where(valid, hidden / found.total, 0).astype(hidden.dtype)
-            classes_gradient += jnp.matmul(found.exponentials.T, scaled, preferred_element_type=jnp.float32)
-            mine = valid & found.here
-            classes_gradient = classes_gradient.at[found.place].add(-jnp.where(mine, hidden, 0).astype(jnp.float32))
-            expected = (found.exponentials @ classes) / found.total
-            hidden_gradient = sum_over(expected - jnp.where(found.here, classes[found.place], 0), vocabulary)
-            return classes_gradient, (found.loss, found.correct, jnp.where(valid, hidden_gradient, 0))
+            # Probabilities less one at the target, subtracted in float32 and rounded once: where the target is likely
+            # the difference is small, and of two rounded terms little of it would be left.
+            is_target = found.here & (jnp.arange(len(classes)) == found.place[:, None])
+            difference = jnp.where((targets != NO_TARGET)[:, None], found.exponentials / found.total - is_target, 0)
+            difference = difference.astype(hidden.dtype)  # [M, V]
+            classes_gradient += jnp.matmul(difference.T, hidden, preferred_element_type=jnp.float32)
+            hidden_gradient = jnp.matmul(difference, classes, preferred_element_type=jnp.float32)
+            return classes_gradient, (found.loss, found.correct, sum_over(hidden_gradient, vocabulary))
 
         zeros = jnp.zeros(classes.shape, jnp.float32)
         classes_gradient, (losses, correct, hidden_gradient) = jax.lax.scan(body, zeros, _chunks(hidden, targets))
@@ -150,7 +150,7 @@ def _chunk(vocabulary, classes, hidden, targets):
     valid = (targets != NO_TARGET)[:, None]
     loss = jnp.where(valid, jnp.log(total) + highest - chosen, 0).sum()
     correct = (valid & (chosen >= highest)).sum().astype(jnp.float32)
-    return _Chunk(loss, correct, exponentials.astype(hidden.dtype), highest, total, chosen, here, place)
+    return _Chunk(loss, correct, exponentials, highest, total, chosen, here, place)
 
 
 def _chunks(hidden, targets):

@@ -24,6 +24,8 @@ RULES: dict[str, tuple[str, ...]] = {
     "length": ("sequence",),
     # of parameters, and of what is computed with them
     "embed": ("fsdp",),
+    # Rows of a kernel whose columns are queries, keys and values: no run of columns is that of some heads.
+    "embed_heads": ("fsdp", "tensor"),
     "codes": ("fsdp",),
     "heads": ("tensor",),
     "mlp": ("tensor",),
@@ -37,15 +39,16 @@ def spec(names: Sequence[str | None], shape: Sequence[int], mesh: Mesh | Abstrac
     """How an array of a shape is split whose axes have these logical names, None for an axis that never is.
 
     A name may tell of how many whole units its axis is made, as in ``heads/25``. What the mesh axes do not divide is
-    not split.
+    split over the first of them alone, or not at all.
     """
     parts = []
     for name, size in zip(names, shape, strict=True):
         rule, _, units = (name or "").partition("/")
         axes = RULES[rule] if rule else ()
-        pieces = math.prod(mesh.shape[axis] for axis in axes)
-        whole = pieces > 1 and (int(units) if units else size) % pieces == 0
-        parts.append((axes if len(axes) > 1 else axes[0]) if whole else None)
+        while axes and (int(units) if units else size) % math.prod(mesh.shape[axis] for axis in axes):
+            axes = axes[:-1]
+        split = math.prod(mesh.shape[axis] for axis in axes) > 1
+        parts.append((axes if len(axes) > 1 else axes[0]) if split else None)
     return PartitionSpec(*parts)
 
 
@@ -68,6 +71,12 @@ def is_split(name: str) -> bool:
     return mesh is not None and any(mesh.shape[axis] > 1 for axis in RULES[name])
 
 
+def is_split_evenly(name: str, size: int) -> bool:
+    """Whether the mesh splits an axis of this name and size."""
+    mesh = mesh_around()
+    return mesh is not None and spec((name,), (size,), mesh)[0] is not None
+
+
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     """The same array, split as its axes' names say."""
     mesh = mesh_around()
@@ -80,7 +89,7 @@ def gather(parameter: jax.Array, names: Names, dtype: Any) -> jax.Array:
 
     Sent in ``dtype``; its gradient goes back to where the parameter lies.
     """
-    kept = [None if name and RULES[name.partition("/")[0]] == ("fsdp",) else name for name in names]
+    kept = [None if name and "fsdp" in RULES[name.partition("/")[0]] else name for name in names]
     return checkpoint_name(constrain(parameter.astype(dtype), *kept), GATHERED)
 
 
@@ -93,6 +102,30 @@ def _scattered(names, dtype, _, gradient):
 
 
 gather.defvjp(_gathered, _scattered)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def gather_by_heads(parameter: jax.Array, rows: str | None, groups: int, heads: int, dtype: Any) -> jax.Array:
+    """A kernel [W, groups N H] as it is computed with, [W, groups, N, H]: in ``dtype``, its heads over the tensor axis.
+
+    ``rows`` names its first axis, which says how it lies: "embed_heads", or None where it is on every device.
+    """
+    by_heads = parameter.astype(dtype).reshape(len(parameter), groups, heads, -1)
+    for split in (rows and "embed", None):  # first from rows to heads among a few devices, then all rows
+        by_heads = constrain(by_heads, split, None, "heads", None)
+    return checkpoint_name(by_heads, GATHERED)
+
+
+def _gathered_by_heads(parameter, rows, groups, heads, dtype):
+    return gather_by_heads(parameter, rows, groups, heads, dtype), None
+
+
+def _scattered_by_heads(rows, groups, heads, dtype, _, gradient):
+    gradient = constrain(gradient.astype(jnp.float32), rows and "embed", None, "heads", None)
+    return (constrain(gradient, rows, None, None, None).reshape(len(gradient), -1),)
+
+
+gather_by_heads.defvjp(_gathered_by_heads, _scattered_by_heads)
 
 
 def over_devices(function: Callable, inputs: Sequence[Names], outputs: Sequence[Callable], *arrays: jax.Array) -> Any:

@@ -48,11 +48,19 @@ def quantize(vectors: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array, ja
     return codes, z + jax.lax.stop_gradient(chosen - z), jnp.square(chosen - z).mean(-1)
 
 
-def kmeans(z: jax.Array, valid: jax.Array, rng: jax.Array, codes: int) -> Codebook:
-    """A first codebook by spherical k-means on unit vectors z [N, D], valid [N]."""
+def kmeans(z: jax.Array, valid: jax.Array, rng: jax.Array, codes: int, parts: int = 1) -> Codebook:
+    """A first codebook by spherical k-means on unit vectors z [N, D], valid [N].
+
+    Scores [N, codes] of all vectors at once may be more than a device holds: they are made in so many ``parts``.
+    """
+    # Vector r is in part r % parts, so that every device keeps its own.
+    chunks = z.reshape(-1, parts, z.shape[-1]).swapaxes(0, 1)  # [parts, N / parts, D]
 
     def round_(_, vectors):
-        return _mean_directions(vectors, z, nearest(vectors, z), valid)[0]
+        if parts == 1:
+            return _mean_directions(vectors, z, nearest(vectors, z), valid)[0]
+        codes = jax.lax.map(lambda chunk: nearest(vectors, chunk), chunks).swapaxes(0, 1).reshape(-1)
+        return _mean_directions(vectors, z, codes, valid)[0]
 
     vectors = jax.lax.fori_loop(0, KMEANS_ROUNDS, round_, _draw(z, valid, rng, codes))
     return Codebook(vectors, jnp.full(codes, valid.sum() / codes, jnp.float32), jnp.ones((), bool))

@@ -60,7 +60,7 @@ class Tokenizer(nn.Module):
         width = c.encoder.width
         decoder = dataclasses.replace(c.encoder, layers=c.decoder_layers, causal=False)
         self.encoder = NeuralTransformer(c.encoder)
-        self.code_projection = TanhHead(c.code_width, width)
+        self.code_projection = TanhHead(c.code_width, width, jax.lax.Precision.HIGHEST)  # it decides codes
         self.decoder_frequency = NeuralTransformer(decoder, from_patches=False)
         self.decoder_raw = NeuralTransformer(decoder, from_patches=False)
         self.head_frequency = TanhHead(SPECTRUM_BINS, width)
@@ -105,11 +105,12 @@ class TanhHead(nn.Module):
 
     features: int
     width: int
+    precision: jax.lax.Precision | None = None  # of both products
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = jnp.tanh(Linear(self.width, ("embed", "mlp"), name="hidden")(x))
-        return Linear(self.features, ("mlp", None), name="output")(x)
+        x = jnp.tanh(Linear(self.width, ("embed", "mlp"), precision=self.precision, name="hidden")(x))
+        return Linear(self.features, ("mlp", None), precision=self.precision, name="output")(x)
 
 
 @jax.custom_vjp

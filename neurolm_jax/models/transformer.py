@@ -9,7 +9,16 @@ import jax
 import jax.numpy as jnp
 
 from neurolm_jax.models.attention import ATTENDED, Intervals, interval_attention, masked_attention
-from neurolm_jax.models.placement import GATHERED, constrain, gather, is_split, lookup, mesh_around
+from neurolm_jax.models.placement import (
+    GATHERED,
+    constrain,
+    gather,
+    gather_by_heads,
+    is_split,
+    is_split_evenly,
+    lookup,
+    mesh_around,
+)
 
 Dtype = Any
 
@@ -25,6 +34,10 @@ class Linear(nn.Module):
     Attributes:
       lora_rank: of a low-rank term that is added to the kernel, ``lora_down @ lora_up * lora_scale``, at first zero
           (LoRA, Hu et al. 2021); 0 for none.
+      precision: of the product with the kernel; None for what the surrounding program says.
+      heads: (groups, N) where the features are so many groups of N heads, as queries, keys and values: the result is
+          [..., groups, N, H]. The kernel is kept as GPT-2 has it, and computed with head by head where a mesh splits
+          those.
     """
 
     features: int
@@ -34,10 +47,13 @@ class Linear(nn.Module):
     dtype: Dtype = jnp.float32
     lora_rank: int = 0
     lora_scale: float = 1.0
+    precision: jax.lax.Precision | None = None
+    heads: tuple[int, int] | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         scale = self.scale
+        by_heads = self.heads is not None and is_split_evenly("heads", self.heads[1])
         normal = nn.initializers.normal(0.02)
 
         def initializer(key, shape, dtype):
@@ -47,19 +63,28 @@ class Linear(nn.Module):
         # As a product of two matrices: the gradient of one with more axes is several times slower on CPUs. Rows that
         # are split lengthwise stay as they are.
         flat = (x if is_split("length") else x.reshape(-1, x.shape[-1])).astype(self.dtype)
-        y = flat @ gather(kernel, self.axes, self.dtype)
+        y = self._product(flat, kernel, self.axes, by_heads)
         if self.lora_rank:
+            rows = "embed" if self.heads else self.axes[0]
             lecun, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros
             shape = x.shape[-1], self.lora_rank
-            down = self.param("lora_down", named(lecun, self.axes[0], None), shape, jnp.float32)
+            down = self.param("lora_down", named(lecun, rows, None), shape, jnp.float32)
             shape = self.lora_rank, self.features
             up = self.param("lora_up", named(zeros, None, self.axes[1]), shape, jnp.float32)
-            down, up = (gather(down, (self.axes[0], None), self.dtype), gather(up, (None, self.axes[1]), self.dtype))
-            y += self.lora_scale * (flat @ down) @ up
+            down = gather(down, (rows, None), self.dtype)
+            y += self._product(self.lora_scale * (flat @ down), up, (None, self.axes[1]), by_heads)
         if self.use_bias:
             bias = self.param("bias", named(nn.initializers.zeros, self.axes[1]), (self.features,), jnp.float32)
-            y += bias.astype(self.dtype)
-        return y.reshape(*x.shape[:-1], self.features)
+            bias = bias.astype(self.dtype)
+            y += constrain(bias.reshape(y.shape[-3:]), None, "heads", None) if by_heads else bias
+        return y.reshape(*x.shape[:-1], *(self.heads + (-1,) if self.heads else (self.features,)))
+
+    def _product(self, x, kernel, axes, by_heads):
+        """x [..., in] by a kernel [in, out] whose axes have these names."""
+        if not by_heads:
+            return jnp.matmul(x, gather(kernel, axes, self.dtype), precision=self.precision)
+        kernel = gather_by_heads(kernel, axes[0], *self.heads, self.dtype)
+        return jnp.tensordot(x, kernel, 1, precision=self.precision)
 
 
 class LayerNorm(nn.Module):
@@ -147,11 +172,12 @@ class Block(nn.Module):
         drop = nn.Dropout(c.dropout, deterministic=deterministic)
         heads = f"heads/{c.heads}"
 
-        def product(before, x, features, axes, name, scale=1.0):
+        def product(before, x, features, axes, name, scale=1.0, heads=None):
             # Linear of before(x), which is cheap: of the two x alone is kept for the backward pass. What that needs are
             # the product's factors; the product is not computed twice.
             def fused(block, x):
-                return Linear(features, axes, scale=scale, name=name, parent=block, **dense)(before(block, x))
+                linear = Linear(features, axes, scale=scale, heads=heads, name=name, parent=block, **dense)
+                return linear(before(block, x))
 
             return nn.remat(fused, prevent_cse=False)(self, x)
 
@@ -164,8 +190,8 @@ class Block(nn.Module):
         def gelu(_, y):
             return jax.nn.gelu(y, approximate=c.approximate_gelu)
 
-        qkv = product(norm("attention_norm"), x, 3 * c.width, ("embed", heads), "qkv")  # [B, T, 3 W]
-        parts = jnp.split(qkv.reshape(*x.shape[:2], 3 * c.heads, -1), 3, axis=2)
+        qkv = product(norm("attention_norm"), x, 3 * c.width, ("embed_heads", None), "qkv", heads=(3, c.heads))
+        parts = (qkv[:, :, i] for i in range(3))  # of [B, T, 3, N, H]
         query, key, value = (constrain(part, "batch", "length", "heads", None) for part in parts)  # [B, T, N, H]
         if cache is not None:
             kept = zip(cache, (key, value))

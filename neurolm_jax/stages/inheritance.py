@@ -18,6 +18,7 @@ INHERITED = {
     ("pretrain", "language"): {name: name for name in LANGUAGE},
     ("instruct", "pretrain"): {name: name for name in (*TOKENIZER, *LANGUAGE, "feature_norm")},
 }
+STAGES_OF = {"pretrain": ("pretrain", "instruct")}  # one instruct stage may build on another
 
 
 def check_inherited(config: ConfigDict) -> None:
@@ -36,6 +37,11 @@ def check_inherited(config: ConfigDict) -> None:
         except UserError as error:
             raise UserError(f"config.initial.{earlier}: {error}") from error
         before, step = ConfigDict(meta["config"]), meta["step"]
+        if before.stage not in STAGES_OF.get(earlier, (earlier,)):
+            raise UserError(
+                f"config.initial.{earlier}: {workdir} was trained by the stage {before.stage}; name the workdir of a"
+                f" {earlier} stage"
+            )
         if 0 < step < before.steps:
             logging.getLogger(__name__).warning(
                 f"config.initial.{earlier}: {workdir} is at step {step} of {before.steps}; what starts from it now"

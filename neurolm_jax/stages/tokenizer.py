@@ -25,6 +25,7 @@ from neurolm_jax.models.tokenizer import (
 )
 from neurolm_jax.stages import corpora
 from neurolm_jax.stages.base import Stage, Terms, Tree, Weights
+from neurolm_jax.training.gradients import in_parts
 
 STATISTICS_DECAY = 0.99
 # Fields of the config with the weights of the loss's terms; the quantizer's is 1.
@@ -59,17 +60,22 @@ class TokenizerStage(Stage):
         return weights._replace(extra=weights.extra | {"text": language.params["token_embedding"]["table"]})
 
     def prepare(self, weights: Weights, batch: Tree, rng: jax.Array) -> Weights:
-        """The codebook by k-means, and the statistics of features and spectra, from the first batch."""
-        c, eeg = self.model_config, batch["eeg"]
-        ids = eeg["channel"], eeg["second"], eeg["segment"]
-        encoding = Tokenizer(c).apply({"params": weights.params}, float_patches(eeg), *ids, method="encode")
-        z = quantizer.normalise(encoding.z).reshape(-1, c.code_width)
-        valid = eeg["segment"] > 0
-        codebook = quantizer.kmeans(z, valid.reshape(-1), rng, c.codes)
-        state = weights.extra["state"]._replace(codebook=codebook)
-        power = log_power(float_patches(eeg)) if c.reads_log_power else None
-        moments = statistics_moments(state, encoding.features, power, valid)
-        state = update_statistics(state, moments, valid.sum(), decay=0.0)
+        """The codebook by k-means, and the statistics of features and spectra, from the first batch.
+
+        The batch goes through in as many parts as in a step.
+        """
+        c, parts, state = self.model_config, self.config.accumulation, weights.extra["state"]
+
+        def read(eeg):
+            patches, valid = float_patches(eeg), eeg["segment"] > 0
+            ids = eeg["channel"], eeg["second"], eeg["segment"]
+            encoding = Tokenizer(c).apply({"params": weights.params}, patches, *ids, method="encode")
+            power = log_power(patches) if c.reads_log_power else None
+            return quantizer.normalise(encoding.z), valid, statistics_moments(state, encoding.features, power, valid)
+
+        z, valid, moments = in_parts(read, batch["eeg"], parts)
+        codebook = quantizer.kmeans(z.reshape(-1, c.code_width), valid.reshape(-1), rng, c.codes, parts)
+        state = update_statistics(state._replace(codebook=codebook), moments, valid.sum(), decay=0.0)
         return weights._replace(extra=weights.extra | {"state": state})
 
     def terms(self, weights: Weights, batch: Tree, rng: jax.Array, progress: jax.Array, train: bool) -> Terms:

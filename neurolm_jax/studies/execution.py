@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from neurolm_jax.errors import JobError, UserError
+from neurolm_jax.errors import GO_ON_LATER, JobError, UserError
 from neurolm_jax.inference.findings import evaluation_file
 from neurolm_jax.studies.sweep import EVALUATED, Run, Sweep, arguments, in_order, load
 from neurolm_jax.training import checkpoint
@@ -20,6 +20,8 @@ CACHE = "compilation_cache"  # beside the runs: seeds and shares of data have on
 def run_all(sweep: Sweep, runs: pathlib.Path, notice: Notice) -> bool:
     """Train and evaluate what is not finished, one after the other; whether all is. What is begun goes on.
 
+    Where a run was asked to end by itself, no other begins either: it might start from what is half trained.
+
     Args:
       notice: SIGTERM is handed on; the run at hand saves and ends, and no other begins.
 
@@ -30,8 +32,7 @@ def run_all(sweep: Sweep, runs: pathlib.Path, notice: Notice) -> bool:
     for count, (name, command) in enumerate(steps, start=1):
         print(f"{count} of {len(steps)}: {name}", flush=True)
         started = time.monotonic()
-        _run(command, runs / f"{name}.log", notice)
-        if notice.here:
+        if not _run(command, runs / f"{name}.log", notice):
             print("asked to end, the same command goes on")
             return False
         rest = (time.monotonic() - begin) / count * (len(steps) - count)
@@ -98,6 +99,7 @@ def _evaluate_command(run, runs):
 
 
 def _run(command, log, notice):
+    """Whether the command ended well, without being asked to end."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
         before = file.tell()  # of earlier attempts
@@ -112,8 +114,11 @@ def _run(command, log, notice):
             if process.poll() is None:  # this process ends otherwise: the run saves
                 process.send_signal(signal.SIGTERM)
                 process.wait()
-    if process.returncode and not notice.here:
+    if notice.here or process.returncode == GO_ON_LATER:
+        return False
+    if process.returncode:
         lines = log.read_bytes()[before:].decode(errors="replace").splitlines()
         said = [line for line in lines if line.startswith("error: ")]
         why = said[-1].removeprefix("error: ") if said else f"it ended with code {process.returncode}"
         raise (UserError if process.returncode == 2 else JobError)(f"{log}: {why}")
+    return True

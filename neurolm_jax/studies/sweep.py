@@ -30,6 +30,7 @@ MATTER = (
     "faults",
     "data.root",
     "data.validation",
+    "matmul_precision",
     "language.dtype",
     "tokenizer.encoder.dtype",
 )
@@ -147,7 +148,9 @@ def settled(sweep: Sweep, fields: Mapping[str, str]) -> Sweep:
             config = load(run)
             if run.compute:
                 steps = {} if "steps" in run.overrides else steps_for(config, run.compute)
-                run = run.but(overrides={**run.overrides, **steps}, compute=0.0)
+                run = run.but(overrides=_with_length(run.overrides, steps), compute=0.0)
+            elif config.steps < 0:
+                run = run.but(overrides=_with_length(run.overrides, _steps_of_epochs(config)))
             configuration.check(load(run, {stage: stage for stage in initial}))
             known[before] = run
         return known[before]
@@ -174,10 +177,27 @@ def _check_validation(points, metrics):
 def steps_for(config: ConfigDict, compute: float) -> dict[str, int]:
     """The number of steps that cost the given operations, with warm-up in the config's proportion."""
     from neurolm_jax.studies.measures import operations
+    from neurolm_jax.training import schedule
 
-    steps = max(1, round(compute / operations(config)))
-    warmup = round(config.warmup_steps * steps / config.steps) if config.steps else config.warmup_steps
+    steps, fraction = max(1, round(compute / operations(config))), schedule.warmup_fraction(config)
+    warmup = min(config.warmup_steps, steps) if fraction is None else round(fraction * steps)
     return {"steps": steps, "warmup_steps": max(1, warmup)}
+
+
+def _with_length(overrides, length):
+    """Overrides with a length in steps, where it is known, in place of epochs and fractions."""
+    if not length:
+        return dict(overrides)
+    return {name: value for name, value in overrides.items() if name not in configuration.LENGTHS.values()} | length
+
+
+def _steps_of_epochs(config):
+    """The number of steps that a config's epochs take, and its warm-up in steps."""
+    from neurolm_jax.stages import build
+    from neurolm_jax.training import schedule
+
+    config = schedule.resolved_by(config, build(config).sources(train=True))
+    return {"steps": config.steps, "warmup_steps": config.warmup_steps}
 
 
 def load(run: Run, initial: Mapping[str, str] | None = None) -> ConfigDict:
@@ -187,6 +207,7 @@ def load(run: Run, initial: Mapping[str, str] | None = None) -> ConfigDict:
       UserError: as ``train``; it is of another stage.
     """
     config = _read("config", run.config, arguments(run.but(config=located(run.config)), initial or {}))
+    configuration.follow(config, run.overrides)
     if config.get("stage") != run.stage:
         raise UserError(f"sweep: {run.config} is of stage {config.get('stage')!r}, not {run.stage}")
     return config

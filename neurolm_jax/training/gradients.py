@@ -1,5 +1,6 @@
 """Loss and gradients of a batch, in parts one after another where the whole is too large for memory."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -44,6 +45,11 @@ def loss_and_gradients(
     gradients, terms = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, weights.params), batches)
     losses, metrics = jax.tree.map(lambda x: x.sum(0), (terms.losses, terms.metrics))
     return gradients, Terms(losses, metrics, merge(terms.observed))
+
+
+def in_parts(function: Callable, tree, parts: int):
+    """``function(tree)`` of arrays [B, ...], a part after another; what it gives, arrays [b, ...], for all rows."""
+    return function(tree) if parts == 1 else merge(jax.lax.map(function, split(tree, parts)))
 
 
 def weighted(stage: Stage, losses: dict[str, Mean]) -> jax.Array:

@@ -14,7 +14,7 @@ from neurolm_jax.training import faults, metrics, sinks
 from neurolm_jax.training.checkpoint import Progress
 from neurolm_jax.training.collapse import Collapse
 from neurolm_jax.training.gradients import weighted
-from neurolm_jax.training.mesh import put_batch
+from neurolm_jax.training.mesh import put_batch, rows_per_local_row, rows_to_read
 from neurolm_jax.training.preemption import Notice
 from neurolm_jax.training.profiling import Profile
 from neurolm_jax.training.saving import Checkpoints
@@ -45,21 +45,25 @@ class Loop:
         self._checkpoints, self._watchdog, self._notice = checkpoints, watchdog, notice
         self._train_step = profile.around(make_train_step(stage, mesh))
         self._validation_step = make_validation_step(stage, mesh)
-        self._process = jax.process_index(), jax.process_count()
         self._sources = sources
         rows, size = next(iter(held_out.values()))
         batches = min(max(1, len(rows) // size), stage.config.validation_batches)
-        self._validation = streams.Steps(held_out, batches, *self._process)
+        self._validation = streams.Steps(held_out, batches, rows_to_read(mesh, held_out))
         rows, size = next(iter(sources.values()))
         self._epochs = size / len(rows)  # of the first source, in a step
         self._damaged = faults.Damaged(stage.config.data.damaged)
         self._begin = time.perf_counter()
         self._compiles = True
 
-    def run(self, state: TrainState, progress: Progress) -> faults.RollBack | None:
-        """Steps from a state on, up to the last or until asked to end; what to roll back for, if there is."""
+    def run(self, state: TrainState, progress: Progress) -> faults.RollBack | int:
+        """Take steps from a state on, up to the last or until asked to end.
+
+        Returns:
+          The last step taken, which is saved; or what to roll back for.
+        """
         config, start = self._config, int(state.step)
-        steps = streams.Steps(self._sources, progress.position + config.steps - start, *self._process)
+        mine = rows_to_read(self._mesh, self._sources)
+        steps = streams.Steps(self._sources, progress.position + config.steps - start, mine)
         writer = sinks.Writer(self._workdir, config, start)
         with contextlib.closing(writer), self._bar(start) as bar:
             try:
@@ -69,14 +73,14 @@ class Loop:
                 return back.with_traceback(None)  # which would hold the state
         with self._watchdog.phase("save", step):
             self._checkpoints.wait()
-        if self._process[0] == 0:
+        if jax.process_index() == 0:
             if step < config.steps:
                 print(
                     f"{self._workdir}: asked to end, saved at step {step} of {config.steps}; the same command goes on"
                 )
             else:
                 print(f"{self._workdir}: {config.stage}, {config.steps} steps, loss {loss:.3f}")
-        return None
+        return step
 
     def _steps(self, state, progress, start, steps, writer, bar):
         """The last step taken, and the loss when it was last looked at."""
@@ -110,7 +114,10 @@ class Loop:
                 if logs or saves:
                     looks.look()
                     self._checkpoints.check()
-                if validates and (validated := self._validate(state.weights)):
+                if validates:
+                    with clock.paused():
+                        validated = self._validate(state.weights)
+                if validates and validated:
                     progress = progress._replace(best=_best(progress.best, step, validated["validation_loss"]))
                     found |= validated
                     found |= {"best_validation_loss": progress.best["validation_loss"]} if progress.best else {}
@@ -119,18 +126,27 @@ class Loop:
                     bar.set_postfix_str(f"loss {loss:.3f}, {found['tokens_per_second']:,.0f} tokens/s")
             if saves:
                 with self._watchdog.phase("save", step):
-                    self._checkpoints.save(step, state, progress, config)
+                    jax.block_until_ready(state)  # which saving waits for, but is the step's time
+                    with clock.paused():
+                        self._checkpoints.save(step, state, progress, config)
             bar.update()
             if asked:
                 break
         return step, loss
 
     def _batches(self, steps, progress):
-        """(valid tokens of all processes, the batch on devices, what could not be read of it), read ahead."""
-        config, count = self._config, self._process[1]
+        """(valid tokens of the global batch, the batch on devices, what could not be read of it), read ahead.
+
+        Tokens are counted among the rows that this process reads, and taken to be as many in the others.
+        """
+        config, repeated = self._config, rows_per_local_row(self._mesh)
         batches = streams.iterate(steps, progress.position, config.data.threads, config.data.workers)
         return streams.prefetch(
-            (metrics.count_tokens(batch) * count, put_batch(self._mesh, streams.without_faults(batch)), damaged)
+            (
+                round(metrics.count_tokens(batch) * repeated),
+                put_batch(self._mesh, streams.without_faults(batch)),
+                damaged,
+            )
             for batch in batches
             for damaged in [batch.get(streams.FAULTS, [])]
         )
@@ -148,7 +164,7 @@ class Loop:
         return {f"validation_{key}": value for key, value in scalars.items()}
 
     def _bar(self, start):
-        quiet = True if self._process[0] else None  # None: where there is no terminal
+        quiet = True if jax.process_index() else None  # None: where there is no terminal
         total, name = self._config.steps, self._config.stage
         return tqdm(total=total, initial=start, desc=name, unit=" steps", dynamic_ncols=True, disable=quiet)
 

@@ -1,13 +1,17 @@
 """The device mesh, and arrays placed on it by the table of ``models/placement.py``."""
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
 from neurolm_jax.errors import UserError
 from neurolm_jax.models.placement import AXES, RULES, spec
@@ -46,21 +50,69 @@ def shardings(mesh: Mesh, abstract):
     )
 
 
-def on_mesh(mesh: Mesh, function: Callable) -> Callable:
-    """The function, traced for the mesh: the models' placements refer to it. To be jitted."""
+def on_mesh(mesh: Mesh, function: Callable, config: ConfigDict) -> Callable:
+    """The function, to be jitted, traced for the mesh, which the models' placements refer to, and for the precision of
+    matrix products that a stage's config says."""
 
     @functools.wraps(function)
     def traced(*arguments):
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), matmul_precision(config):
             return function(*arguments)
 
     return traced
 
 
+def matmul_precision(config: ConfigDict) -> contextlib.AbstractContextManager:
+    """A context in which float32 matrix products have the precision that a stage's config says, where none is said."""
+    precision = config.get("matmul_precision", "default")  # older checkpoints have no such field
+    return contextlib.nullcontext() if precision == "default" else jax.default_matmul_precision(precision)
+
+
+def local_rows(mesh: Mesh, size: int, process: int | None = None) -> tuple[int, ...]:
+    """Return the rows of a global batch of ``size`` that the devices of a process hold, in ascending order.
+
+    Processes whose devices share a part of the batch, where ``tensor`` or ``sequence`` is split across them, get the
+    same rows. ``process`` is this one by default.
+    """
+    return _rows_of(mesh, size, jax.process_index() if process is None else process)
+
+
+@functools.lru_cache(maxsize=64)
+def _rows_of(mesh, size, process):
+    indices = NamedSharding(mesh, BATCH).devices_indices_map((size,))
+    rows = {row for device, (part,) in indices.items() if device.process_index == process for row in range(size)[part]}
+    return tuple(sorted(rows))
+
+
+def rows_to_read(mesh: Mesh, sources: Mapping[str, tuple[Any, int]]) -> dict[str, tuple[int, ...]]:
+    """Return ``local_rows`` of this process for each source, given as (rows, global batch size)."""
+    return {name: local_rows(mesh, size) for name, (_, size) in sources.items()}
+
+
 def put_batch(mesh: Mesh, batch):
-    """This process's part of a batch (a tree of arrays [b, ...]) -> global arrays split over data and fsdp."""
-    sharding = NamedSharding(mesh, BATCH)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+    """Place a batch on the mesh: a tree of arrays of this process's ``local_rows`` [b, ...] -> global arrays.
+
+    Rows are split over data and fsdp, and repeated over tensor and sequence.
+    """
+    sharding, repeated = NamedSharding(mesh, BATCH), rows_per_local_row(mesh)
+
+    def put(x):
+        size = round(len(x) * repeated)
+        rows = np.array(local_rows(mesh, size))
+
+        def shard(index):
+            first = np.searchsorted(rows, index[0].start or 0)
+            return x[first : first + len(range(size)[index[0]])]
+
+        return jax.make_array_from_callback((size, *x.shape[1:]), sharding, shard)
+
+    return jax.tree.map(put, batch)
+
+
+def rows_per_local_row(mesh: Mesh) -> float:
+    """Return how many rows the global batch has for each row that this process reads."""
+    parts = batch_parts(mesh)
+    return parts / len(local_rows(mesh, parts))
 
 
 def batch_parts(mesh: Mesh) -> int:

@@ -1,7 +1,9 @@
 """The numbers of a run: read back, and made from what steps measure."""
 
+import contextlib
 import pathlib
 import time
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -45,18 +47,30 @@ def count_tokens(batch) -> int:
 
 
 class Clock:
-    """Time since the last reading, and the share of it in which nothing was computed for want of data."""
+    """Time in steps since the last reading, and the share of it in which nothing was computed for want of data."""
 
     def __init__(self):
-        self._begin, self._waited, self._tokens = time.perf_counter(), 0.0, 0
+        self._reset()
 
     def batch(self, waited: float, tokens: int, idle: bool) -> None:
         """``idle``: the step before was done when the batch came; else it was being computed all the while."""
         self._waited += waited * idle
         self._tokens += tokens
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """A block whose time is not that of steps, such as a validation; what was computed before has to be done."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._paused += time.perf_counter() - begin
+
     def read(self) -> dict[str, float]:
-        seconds = time.perf_counter() - self._begin
+        seconds = time.perf_counter() - self._begin - self._paused
         found = {"tokens_per_second": self._tokens / seconds, "data_wait": self._waited / seconds}
-        self._begin, self._waited, self._tokens = time.perf_counter(), 0.0, 0
+        self._reset()
         return found
+
+    def _reset(self):
+        self._begin, self._paused, self._waited, self._tokens = time.perf_counter(), 0.0, 0.0, 0

@@ -13,7 +13,7 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
         init_value=0.0,
         peak_value=config.learning_rate,
         warmup_steps=config.warmup_steps,
-        decay_steps=max(config.steps, config.warmup_steps + 1),
+        decay_steps=max(config.steps, config.warmup_steps + 1),  # of no step at all, too
         end_value=config.final_learning_rate,
     )
 

@@ -7,10 +7,12 @@ import socket
 import threading
 from collections.abc import Iterator
 
+from neurolm_jax.errors import GO_ON_LATER
+
 
 class Notice:
     """Whether this run is asked to end. A signal is noticed even while the compiler works; until ``armed``, when there
-    is something to save, it ends the process at once, with code 0."""
+    is something to save, it ends the process at once, with code 75 (``errors.GO_ON_LATER``)."""
 
     def __init__(self):
         self.armed = False
@@ -38,7 +40,7 @@ class Notice:
             if signal.SIGTERM in told:
                 self._asked.set()
                 if not self.armed:
-                    os._exit(0)
+                    os._exit(GO_ON_LATER)
 
 
 @contextlib.contextmanager

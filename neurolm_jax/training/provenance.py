@@ -14,6 +14,8 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 # Fields with which it stays the same run: where things lie, how work is shared out and rounded, what is written.
 HARMLESS = (
     "steps",  # a run may be made longer
+    "epochs",  # from which steps follow
+    "warmup",  # from which warmup_steps follow
     "checkpoint_every",
     "keep_checkpoints",
     "evaluate_every",
@@ -31,6 +33,7 @@ HARMLESS = (
     "data.threads",
     "data.workers",
     "data.damaged",
+    "matmul_precision",
     "language.dtype",
     "language.remat",
     "tokenizer.encoder.dtype",

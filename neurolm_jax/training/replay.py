@@ -83,7 +83,7 @@ def _looked(stage, mesh):
         losses = terms.losses | {"loss": weighted(stage, terms.losses)}
         return losses, jax.tree.map(lambda g: jnp.max(jnp.abs(g)), gradients)
 
-    return jax.jit(on_mesh(mesh, looked))
+    return jax.jit(on_mesh(mesh, looked, stage.config))
 
 
 def _alone(stage, mesh):
@@ -93,7 +93,7 @@ def _alone(stage, mesh):
         terms = stage.terms(state.weights, batch, rng, state.step / stage.config.steps, train=False)
         return weighted(stage, terms.losses)
 
-    return jax.jit(on_mesh(mesh, alone))
+    return jax.jit(on_mesh(mesh, alone, stage.config))
 
 
 def _repeated(batch, name, row):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from neurolm_jax.stages.base import Stage
 from neurolm_jax.training import health
 from neurolm_jax.training.gradients import loss_and_gradients, weighted
 from neurolm_jax.training.mesh import on_mesh, shardings
@@ -86,7 +87,7 @@ def make_train_step(stage, mesh: Mesh) -> Callable:
         return TrainState(state.step + 1, weights, moments, after), metrics
 
     placed = state_shardings(stage, mesh), NamedSharding(mesh, PartitionSpec())
-    return jax.jit(on_mesh(mesh, train_step), donate_argnums=0, out_shardings=placed)
+    return jax.jit(on_mesh(mesh, train_step, config), donate_argnums=0, out_shardings=placed)
 
 
 def make_validation_step(stage, mesh: Mesh) -> Callable:
@@ -96,14 +97,22 @@ def make_validation_step(stage, mesh: Mesh) -> Callable:
         losses, metrics, _ = stage.terms(weights, batch, jax.random.key(0), jnp.ones(()), train=False)
         return losses, metrics
 
-    return jax.jit(on_mesh(mesh, validation_step), out_shardings=NamedSharding(mesh, PartitionSpec()))
+    return jax.jit(on_mesh(mesh, validation_step, stage.config), out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def prepare(stage, mesh: Mesh, state: TrainState, batch, rng: jax.Array) -> TrainState:
     """The state before the first step, where the stage wants to see that step's batch."""
+    run = make_prepare(stage, mesh)
+    return state if run is None else state._replace(weights=run(state.weights, batch, rng))
+
+
+def make_prepare(stage, mesh: Mesh) -> Callable | None:
+    """(weights, batch, the run's key) -> weights before the first step, jitted; None where a stage leaves them."""
+    if type(stage).prepare is Stage.prepare:
+        return None
     placed = state_shardings(stage, mesh).weights
-    run = jax.jit(on_mesh(mesh, stage.prepare), donate_argnums=0, out_shardings=placed)
-    return state._replace(weights=run(state.weights, batch, rng))
+    prepared = on_mesh(mesh, stage.prepare, stage.config)
+    return jax.jit(prepared, donate_argnums=0, out_shardings=placed)
 
 
 def _initial(stage, weights):

@@ -2,7 +2,8 @@
 
 A program has one block of queries (or of keys, for their gradients) and goes over the blocks on the other side that it
 has to do with, whose whole row is at hand. Scores are kept as [keys, queries], so that what belongs to a query is a row
-of numbers: no array has a short last axis, which TPUs would pad to 128.
+of numbers: no array has a short last axis, which TPUs would pad to 128. Triton takes powers of two alone, so that
+heads of any other width are padded with zeros, which change no score.
 """
 
 import functools
@@ -13,7 +14,9 @@ from jax.experimental import pallas as pl
 
 NEVER = -1e30  # a score
 BLOCKS = {"tpu": 512, "gpu": 64}
+LEAST_WIDTH = 16  # of a head: the smallest that matrix units of GPUs multiply
 SAME = (((1,), (1,)), ((), ()))  # [a, h], [b, h] -> [a, b]
+PLAIN = (((1,), (0,)), ((), ()))  # [a, k], [k, b] -> [a, b]
 FIRST = (((0,), (0,)), ((), ()))  # [k, a], [k, b] -> [a, b]
 
 
@@ -27,8 +30,7 @@ def forward(query, key, value, start, stop, platform, interpret):
     run = call.make(kernel, "query", ["numbers", "numbers", *specs], [call.block("query"), "numbers"], shapes)
     arrays = call.queries(query), call.keys(key), call.keys(value)
     output, log_total = run(first, last, *call.intervals, *arrays)
-    length = query.shape[1]
-    return output.swapaxes(1, 2)[:, :length], log_total[:, :, 0, :length]
+    return call.unpadded(output, query), log_total[:, :, 0, : query.shape[1]]
 
 
 def backward(query, key, value, start, stop, output, log_total, gradient, platform, interpret):
@@ -49,8 +51,7 @@ def backward(query, key, value, start, stop, output, log_total, gradient, platfo
     shapes = [call.like_keys(key.dtype), call.like_keys(value.dtype)]
     run = call.make(kernel, "key", specs, [call.block("key")] * 2, shapes)
     of_key, of_value = run(*call.queries_concerned(), *call.intervals, *numbers, *arrays)
-    lengths = query.shape[1], key.shape[1], key.shape[1]
-    return tuple(x.swapaxes(1, 2)[:, :n] for x, n in zip((of_query, of_key, of_value), lengths))
+    return call.unpadded(of_query, query), call.unpadded(of_key, key), call.unpadded(of_value, value)
 
 
 def _forward(first, last, start, stop, query, key, value, output, log_total, *, scale, size):
@@ -109,8 +110,8 @@ def _backward_keys(
         scores, visible = _scores(keys, queries, begin, end, begin_at, scale)
         share = jnp.where(visible, jnp.exp(scores - total), 0.0)  # [M, L]
         of_scores = share * (_dot(values, given, SAME) - products) * scale
-        more = jnp.dot(of_scores.astype(queries.dtype), queries, preferred_element_type=jnp.float32)
-        more_values = jnp.dot(share.astype(given.dtype), given, preferred_element_type=jnp.float32)
+        more = _dot(of_scores.astype(queries.dtype), queries, PLAIN)
+        more_values = _dot(share.astype(given.dtype), given, PLAIN)
         return carry[0] + more, carry[1] + more_values
 
     zeros = jnp.zeros(keys.shape, jnp.float32)
@@ -127,7 +128,9 @@ def _scores(keys, queries, start, stop, first, scale):
 
 
 def _dot(a, b, dimensions):
-    return jax.lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32)
+    # Products of bfloat16 numbers are exact; those of float32 have the precision that the program asks for.
+    precision = None if a.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
+    return jax.lax.dot_general(a, b, dimensions, precision, preferred_element_type=jnp.float32)
 
 
 def _loop(first, last, body, carry):
@@ -141,7 +144,8 @@ class _Call:
 
     def __init__(self, query, key, start, stop, platform, interpret):
         self._platform, self._interpret = platform, interpret
-        self.batch, length, self.heads, self.width = query.shape
+        self.batch, length, self.heads, width = query.shape
+        self.width = max(LEAST_WIDTH, 1 << (width - 1).bit_length())
         self.queries_each = self.keys_each = BLOCKS[platform]
         self.lengths = {"query": _whole(length, self.queries_each), "key": _whole(key.shape[1], self.keys_each)}
         # Queries that pad a row to whole blocks come after all others, and see nothing.
@@ -167,6 +171,10 @@ class _Call:
 
     def keys(self, x):
         return self._whole_blocks(x, "key")
+
+    def unpadded(self, x, like):
+        """An array of the kernels as it is outside of them: [B, N, T', H'] -> the shape of ``like`` [B, T, N, H]."""
+        return x.swapaxes(1, 2)[:, : like.shape[1], :, : like.shape[3]]
 
     def numbers(self, x, filling):
         padding = self.lengths["query"] - x.shape[-1]
@@ -226,8 +234,8 @@ class _Call:
         return pl.BlockSpec((None, None, 1, size), lambda b, n, i: (b, 0 if shared else n, 0, 0 if whole else i))
 
     def _whole_blocks(self, x, side):
-        padding = self.lengths[side] - x.shape[1]
-        return jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0))).swapaxes(1, 2)
+        padding = (0, self.lengths[side] - x.shape[1]), (0, 0), (0, self.width - x.shape[3])
+        return jnp.pad(x, ((0, 0), *padding)).swapaxes(1, 2)
 
 
 def _whole(length, size):
