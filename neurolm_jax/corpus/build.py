@@ -57,6 +57,7 @@ def build(
         "source": corpus,
         "split": "train",
         "inputs": list(map(str, inputs)),
+        "kept_apart_from": dict(without.sets),
         "preprocessing": described,
         "hours": sum(outcome["hours"] for outcome in outcomes),
         "seconds": time.perf_counter() - begin,
@@ -111,7 +112,7 @@ def _refuse_copies(done, without) -> list[tuple[Source, Part]]:
     for source, part in done:
         digest, reason, became = part.outcome["hash"], None, "skipped"
         if part.outcome["outcome"] == "used":
-            if reason := without.reason(None, None, digest):
+            if reason := without.reason(None, None, digest, fingerprints=[part.outcome.get("fingerprint", "")]):
                 became = "excluded"
             elif digest in seen:
                 reason = f"a copy of {seen[digest]}"

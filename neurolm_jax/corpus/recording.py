@@ -10,6 +10,7 @@ from neurolm_jax.corpus.sources import Source
 from neurolm_jax.eeg import quality
 from neurolm_jax.eeg.electrodes import parse_channel
 from neurolm_jax.eeg.filtering import Filter
+from neurolm_jax.eeg.fingerprint import fingerprint
 from neurolm_jax.eeg.identity import STRETCH, ContentHash, middle, reads_alike, recording_hash
 from neurolm_jax.eeg.mains import detect_mains
 from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, choose_channels
@@ -35,7 +36,7 @@ class ExcludedRecording(Unusable):
 class Outcome:
     """What became of a recording, as the manifest has it. Hours are those of the recording, channels counted once.
 
-    outcome: used, skipped or excluded. channels: names of those used; left_out: reason by channel not used.
+    outcome: used, skipped or excluded. fingerprint: see ``eeg.fingerprint``. channels: names of those used; left_out: reason by channel not used.
     dropped_seconds: cut out of all channels; bad_channel_seconds: by kind, what was bad in a channel.
     participant, events: of a BIDS tree, the row of participants.tsv and how often each trial type occurs.
     """
@@ -44,6 +45,7 @@ class Outcome:
     outcome: str = "used"
     reason: str | None = None
     hash: str | None = None
+    fingerprint: str = ""
     subject: str | None = None
     cohort: str | None = None
     session: str | None = None
@@ -120,6 +122,7 @@ def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: 
                     start=float(begin + first),
                 )
     outcome.hash = digest.hexdigest() if digest else recording_hash(raw)
+    outcome.fingerprint = fingerprint(raw)
     outcome.hours, outcome.dropped_seconds = kept / 3600, seconds - kept
     outcome.bad_channel_seconds = {kind: count for kind, count in counts.items() if count}
     if not kept:
