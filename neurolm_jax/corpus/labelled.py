@@ -93,8 +93,8 @@ class _Folder:
 
     def outcome(self, recording: Recording, became="skipped", reason: str | None = None, hours=0.0, **read):
         """What became of a recording; returns its number."""
-        known = {"hash": "", "file_hashes": [], "fingerprint": "", "file_fingerprints": [], "rate": None, "channels": []}
-        known |= read
+        known = {"hash": "", "file_hashes": [], "fingerprint": "", "file_fingerprints": []}
+        known |= {"rate": None, "channels": []} | read
         told = {"name": recording.name, "subject": recording.subject, "outcome": became, "reason": reason}
         self._outcomes.append(told | known | {"hours": hours})
         return len(self._outcomes) - 1

@@ -1,6 +1,6 @@
 """Stage 1: the text-aligned neural tokenizer (paper, section 2.2)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from neurolm_jax.data.eeg_rows import float_patches
+from neurolm_jax.data.shards import Shards
 from neurolm_jax.data.streams import Rows
 from neurolm_jax.models import quantizer
 from neurolm_jax.models.config import HIGHEST, PATCH_SAMPLES, SPECTRUM_BINS, TokenizerConfig
@@ -83,6 +84,9 @@ class TokenizerStage(Stage):
     def learn(self, extra: Tree, observed: Tree, rng: jax.Array) -> tuple[Tree, dict[str, jax.Array]]:
         state, revived = learn(self.model_config, extra["state"], observed, rng)
         return extra | {"state": state}, {"revived_codes": revived}
+
+    def eeg_shards(self, train: bool) -> Sequence[Shards]:
+        return corpora.training(self.config, False) if train else corpora.validation(self.config)
 
     def empty_rows(self) -> Mapping[str, tuple[Tree, int]]:
         return corpora.empty_eeg_and_text(self.config)
