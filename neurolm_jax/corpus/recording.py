@@ -37,7 +37,7 @@ class Outcome:
     """What became of a recording, as the manifest has it. Hours are those of the recording, channels counted once.
 
     outcome: used, skipped or excluded. channels: names of those used; left_out: reason by channel not used.
-    hash: of the samples as read; fingerprint: that copies of other scales and containers share, see ``eeg.fingerprint``.
+    hash: of the samples as read; fingerprint: what exports of other scales share, see ``eeg.fingerprint``.
     dropped_seconds: cut out of all channels; bad_channel_seconds: by kind, what was bad in a channel.
     participant, events: of a BIDS tree, the row of participants.tsv and how often each trial type occurs.
     """

@@ -75,8 +75,11 @@ class TokenizerStage(Stage):
 
     def terms(self, weights: Weights, batch: Tree, rng: jax.Array, progress: jax.Array, train: bool) -> Terms:
         strength = 2 / (1 + jnp.exp(-10 * progress)) - 1
-        text = lookup(weights.extra["text"], batch["text"][:, :-1], "vocabulary")
-        return tokenizer_terms(self.model_config, weights.params, weights.extra["state"], batch["eeg"], text, strength)
+        tokens = batch["text"][:, :-1]
+        text = lookup(weights.extra["text"], tokens, "vocabulary")
+        there = None if train else tokens >= 0  # a validation's last batch may have rows without text
+        state = weights.extra["state"]
+        return tokenizer_terms(self.model_config, weights.params, state, batch["eeg"], text, strength, there)
 
     def loss_weight(self, name: str) -> float:
         return self.config[WEIGHTS[name]] if name in WEIGHTS else 1.0
@@ -125,6 +128,7 @@ def tokenizer_terms(
     eeg: dict,  # patches [b, T, 200], channel, second, segment [b, T]
     text: jax.Array,  # [b', T', W] token embeddings
     strength: jax.Array,  # of the gradient reversal
+    text_there: jax.Array | None = None,  # [b', T'] bool: which tokens count; None for all
 ) -> Terms:
     """Reconstruction, commitment and domain losses over valid patches."""
     model, variables = Tokenizer(config), {"params": params}
@@ -149,7 +153,9 @@ def tokenizer_terms(
         "raw_loss": masked_mean(jnp.square(raw - raw_target).mean(-1), valid),
         "quantizer_loss": masked_mean(error, valid),
         "domain_eeg_loss": masked_mean(-jax.nn.log_softmax(eeg_logits)[..., 0], valid),
-        "domain_text_loss": masked_mean(text_losses, jnp.ones(text_losses.shape, bool)),
+        "domain_text_loss": masked_mean(
+            text_losses, jnp.ones(text_losses.shape, bool) if text_there is None else text_there
+        ),
     }
     if config.spectrum_head:
         spectrum = model.apply(variables, encoding.features, method="feature_spectrum")
