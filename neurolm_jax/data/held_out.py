@@ -79,7 +79,8 @@ def held_out_steps(
         return len(parts[text]) if text is not None else 0
 
     for task, parts in groups.items():
-        room = max((-(-len(part) // sizes[name]) for name, part in parts.items()), default=0) * sizes.get(text, 0)
+        count = max((-(-len(part) // sizes[name]) for name, part in parts.items()), default=0)
+        room = count * sizes[text] if text is not None else 0
         begin += add(task, parts, min(room, text_rows - begin))
     if text is not None and begin < min(text_rows, len(sources[text][0])):
         add("", {}, text_rows - begin)
