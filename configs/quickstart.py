@@ -42,7 +42,7 @@ def small(name: str, stage: str, root: str, corpus: Sequence[str], size: str = "
     c.data.root = f"{root}/data"
     c.compilation_cache = f"{root}/compilation_cache"
     c.text_length = 128
-    c.validation_batches = 10
+    c.update(validation_rows=40, validation_text_rows=20)
     c.epochs = 0.0
     for earlier in c.initial:
         if earlier in STAGES:

@@ -46,7 +46,8 @@ def base(stage: str) -> ConfigDict:
     c.checkpoint_every = 1000  # steps between checkpoints, and at the end
     c.keep_checkpoints = 2  # the newest so many
     c.evaluate_every = 1000  # steps between validations, and at the end; 0 never validates
-    c.validation_batches = 100  # at most, in one validation
+    c.validation_rows = 6400  # of EEG or dialogues at most in one validation, in equal shares of the tasks
+    c.validation_text_rows = 400  # of plain text at most
     c.log_every = 10  # steps between lines of metrics.jsonl
     c.wandb = ""  # project of Weights & Biases that gets the same numbers; "" for none
 
@@ -135,8 +136,8 @@ _SIZES = """language.layers language.heads language.width language.vocabulary la
     tokenizer.decoder_layers tokenizer.codes tokenizer.code_width tokenizer.domain_width tokenizer.encoder.layers
     tokenizer.encoder.heads tokenizer.encoder.width tokenizer.encoder.channels tokenizer.encoder.seconds
     text_vocabulary row_length eeg_length answer_length text_length summary.width summary.virtual_electrodes"""
-_COUNTS = """batch_size text_batch_size accumulation checkpoint_every keep_checkpoints validation_batches log_every
-    data.threads faults.in_a_row"""
+_COUNTS = """batch_size text_batch_size accumulation checkpoint_every keep_checkpoints validation_rows
+    validation_text_rows log_every data.threads faults.in_a_row"""
 _NOT_NEGATIVE = """epochs seed evaluate_every weight_decay clip_norm final_learning_rate language.lora_rank
     language.lora_alpha data.folds data.fold data.damaged faults.rollbacks faults.spike text_loss_weight feature_noise
     frequency_loss_weight feature_spectrum_loss_weight raw_loss_weight domain_loss_weight augmentation.scale

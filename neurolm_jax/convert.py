@@ -13,6 +13,7 @@ an instruct stage can be evaluated. A NeuroLM checkpoint has no codebook; ``--to
 import pathlib
 
 from neurolm_jax.command import argument_parser, run
+from neurolm_jax.data.trained_on import NOTHING
 from neurolm_jax.errors import UserError
 from neurolm_jax.outputs import appearing_folder
 
@@ -51,14 +52,14 @@ def convert_official(
     """A released checkpoint, of either kind, as a workdir."""
     from neurolm_jax.weights import released
 
-    _write_workdir(out, released.read_official(path, _zeros, tokenizer, stage))
+    _write_workdir(out, released.read_official(path, _zeros, tokenizer, stage), _official(path, stage))
 
 
 def convert_gpt2(path: pathlib.Path, out: pathlib.Path) -> None:
     """GPT-2 as the workdir of a language stage."""
     from neurolm_jax.weights import released
 
-    _write_workdir(out, released.read_gpt2(path, _zeros))
+    _write_workdir(out, released.read_gpt2(path, _zeros), NOTHING | {"stages": [{"stage": path.name, "sets": []}]})
 
 
 def export_checkpoint(workdir: pathlib.Path, out: pathlib.Path) -> None:
@@ -88,12 +89,21 @@ def _zeros(config):
     return jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), shapes)
 
 
-def _write_workdir(out, found):
+def _official(path, stage):
+    """What is known of what a released checkpoint was trained on: no list of recordings is published."""
+    cohorts = {"tuh": f"{path.name} was pre-trained on TUEG, which is known to hold the people of TUAB, TUEV and TUSL"}
+    if stage == "instruct":
+        why = "{} learnt the official training part of {}, which may hold what another --split tests on"
+        cohorts |= {name: why.format(path.name, name) for name in ("seed", "hmc", "workload")}
+    return NOTHING | {"stages": [{"stage": path.name, "sets": []}], "cohorts": cohorts}
+
+
+def _write_workdir(out, found, trained_on):
     from neurolm_jax.training import saving
     from neurolm_jax.weights import files
 
     with appearing_folder(out) as folder:
-        saving.save_weights(folder, found.weights, found.config)
+        saving.save_weights(folder, found.weights, found.config, trained_on)
         if found.kmeans:
             files.write(folder / KMEANS_FILE, found.kmeans, {})
     print(f"{out}: {found.config.stage}")

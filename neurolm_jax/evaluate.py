@@ -4,7 +4,8 @@
                                  [--finetune EPOCHS] [--folds K [--seeds 0,1,2]]
 
 Writes W/evaluation.json, which keeps what it has of other tasks, and prints a table: the model's answers by scoring and
-in words, baselines from the same windows, and what is published of NeuroLM. Model selection belongs on --split
+in words, baselines from the same windows, and what is published of NeuroLM; below it, how many test and validation
+recordings some stage of the model has been trained on. Model selection belongs on --split
 validation. With --prompts varied every question is also asked in other words and with its options in another order.
 --finetune adds the tokenizer's encoder, trained as a whole with a linear head for each task. --folds deals each task's
 people anew, trains the checkpoint's instruct stage K times with other people left out, each below W/folds, and writes
@@ -92,6 +93,7 @@ def _cross_validate(arguments, seeds):
 def _evaluate(arguments):
     import jax
 
+    from neurolm_jax.data.trained_on import line as contamination_line
     from neurolm_jax.inference import findings
     from neurolm_jax.inference.evaluation import evaluate
     from neurolm_jax.reporting.console import print_results
@@ -106,6 +108,10 @@ def _evaluate(arguments):
     found = evaluate(arguments.checkpoint, arguments.data, tasks, options, keep)
     if not jax.process_index():
         print_results(found["tasks"], found["codebook"], f"{arguments.checkpoint}, {arguments.split} part")
+        for split in ("test", "validation"):
+            overlaps = [task["contamination"].get(split) for task in found["tasks"].values()]
+            if any(overlaps):
+                print(contamination_line(list(filter(None, overlaps)), split))
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ def train(
     import jax
 
     from neurolm_jax.outputs import locked
+    from neurolm_jax.stages.inheritance import trained_on
     from neurolm_jax.stages.restore import restore_run
     from neurolm_jax.training import checkpoint, faults, health, profiling, provenance, saving
     from neurolm_jax.training.loop import Loop
@@ -83,7 +84,8 @@ def train(
                 for line in provenance.check(workdir, checkpoint.read_meta(workdir, step), config, data):
                     say(f"{workdir}: goes on with {line}")
             state, progress = restore(step)
-        checkpoints = stack.enter_context(saving.writing(workdir, config.keep_checkpoints, data))
+            told = trained_on(stage, workdir, step) if process[0] == 0 else None  # which finishes checkpoints
+        checkpoints = stack.enter_context(saving.writing(workdir, config.keep_checkpoints, data, told))
         if (start := int(state.step)) >= config.steps:
             new = checkpoints.save(start, state, progress, config)
             say(f"{workdir}: {config.stage} {'taken over' if new else 'is trained already'}, {start} steps")

@@ -46,7 +46,7 @@ def config(name: str, data: pathlib.Path, runs: pathlib.Path, **fields):
     c.data.root = str(data)
     c.compilation_cache = str(COMPILATION_CACHE)
     c.update(batch_size=2, text_batch_size=2, text_length=16, steps=4, epochs=0.0, warmup_steps=1, learning_rate=1e-3)
-    c.update(log_every=1, evaluate_every=2, checkpoint_every=2)
+    c.update(log_every=1, evaluate_every=2, checkpoint_every=2, validation_rows=60, validation_text_rows=20)
     if "row_length" in c:
         c.row_length = 128
     if "eeg_length" in c:

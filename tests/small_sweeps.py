@@ -12,7 +12,7 @@ from neurolm_jax.studies.sweep import Run, Sweep
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-SMALL = {"text_length": 16, "text_batch_size": 2, "batch_size": 2}
+SMALL = {"text_length": 16, "text_batch_size": 2, "batch_size": 2, "validation_rows": 40, "validation_text_rows": 20}
 
 
 def tokenizer(width=32, layers=2, **fields):

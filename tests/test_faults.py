@@ -15,7 +15,7 @@ from small_data import config
 from neurolm_jax import stages, train
 from neurolm_jax.data import shards, streams
 from neurolm_jax.data.eeg_rows import EEGRows
-from neurolm_jax.data.text import TextRows
+from neurolm_jax.data.text import BLOCK, TextRows
 from neurolm_jax.errors import UserError
 from neurolm_jax.stages.restore import restore_weights
 from neurolm_jax.training import checkpoint, faults, health, metrics, replay
@@ -277,7 +277,7 @@ def test_a_row_without_a_damaged_record_has_all_others(small_data, tmp_path):
     # Of text, the next record that can be read stands in.
     folder = root / "text" / "train" if (root / "text" / "train").is_dir() else root / "text"
     plain = TextRows(shards.open_shards(folder), 16, None)
-    second = plain[plain._pieces]
+    second = plain[BLOCK // 16]
     damage(folder, 0)
     row = TextRows(shards.open_shards(folder), 16, None)[0]
     assert len(row.faults) == 1 and "record 0 is unreadable" in row.faults[0]

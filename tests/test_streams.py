@@ -1,5 +1,6 @@
 import os
 import pathlib
+import threading
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from neurolm_jax.corpus.parts import entry
 from neurolm_jax.data import shards, vocabulary
 from neurolm_jax.data.dialogues import Augmentation, DialogueRows, RowSize
 from neurolm_jax.data.eeg_rows import EEGRows, find_runs, float_patches
+from neurolm_jax.data.mixture import Mixture
 from neurolm_jax.data.shards import open_shards
 from neurolm_jax.data.streams import Damaged, Steps, iterate, prefetch
 from neurolm_jax.data.text import TextRows
@@ -284,3 +286,37 @@ def test_prefetching_is_ahead_and_changes_nothing():
     batches = prefetch((made.append(i) or i for i in range(6)), ahead=2)
     assert next(batches) == 0 and made == [0, 1, 2]
     assert list(batches) == [1, 2, 3, 4, 5]
+
+
+def test_rows_read_together_are_those_read_alone(small_data):
+    data = [open_shards(small_data / name / "recordings" / "train") for name in NAMES]
+    dialogues = DialogueRows(tasks(small_data), SIZE, 0, Augmentation(0.1, 5.0))
+    mixture = Mixture([EEGRows([part], 64, 64, 0) for part in data], (1.0, 2.0, 1.0), 0)
+    for rows in (EEGRows(data, 64, 64, 0, random_start=True), dialogues, mixture):
+        order = [5, 0, 2 * len(rows) + 1, 5, 3]
+        for one, index in zip(rows.__getitems__(order), order):
+            equal(one, rows[index])
+    # A record that several rows want is read once.
+    rows, asked = eeg_rows(small_data), []
+    for source in rows._sources:
+        source._read = lambda file, numbers, read=source._read: asked.extend(numbers) or read(file, numbers)
+    rows.__getitems__(range(len(rows)))
+    assert len(asked) == sum(len(part.source) for part in data)
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_as_many_threads_read_as_are_asked_for(threads):
+    """Grain keeps no more at work than batches are read ahead."""
+    together, barrier = [0], threading.Barrier(threads)
+
+    class Slow:
+        def __len__(self):
+            return 64
+
+        def __getitem__(self, step):
+            together[0] = max(together[0], barrier.n_waiting + 1)
+            barrier.wait(timeout=20)  # passes when so many are here at once
+            return {"n": np.int32(step)}
+
+    found = [int(batch["n"]) for batch in iterate(Slow(), 0, threads)]
+    assert found == list(range(64)) and together[0] >= threads - 1

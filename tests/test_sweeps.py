@@ -95,7 +95,7 @@ def test_a_runs_folder_is_of_what_its_config_holds(tmp_path):
     plain = named()
     assert plain == named() == Run("tokenizer", "configs/tokenizer.py:debug").name
     assert named("learning_rate=0.0125") == named(overrides={"learning_rate": 0.0125}) != plain
-    for written in ("steps=7", "evaluate_every=77", "validation_batches=777", "seed=7777"):
+    for written in ("steps=7", "evaluate_every=77", "validation_rows=777", "seed=7777"):
         assert named(written) != plain
     for field, value in (("data.root", "elsewhere"), ("data.validation", ("eeg",)), ("data.share", 0.5)):
         assert named(overrides={field: value}) != plain

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from neurolm_jax import prepare
+from neurolm_jax.corpus import text as text_writer
 from neurolm_jax.corpus.documents import documents
 from neurolm_jax.data import text, vocabulary
 from neurolm_jax.data.shards import open_shards, read_manifest
+from neurolm_jax.data.shards import write as write_shards
 from neurolm_jax.errors import UserError
 
 TEXTS = ["The alpha rhythm is seen over the occiput.", ("It goes when the eyes open. " * 3).strip()]
@@ -46,6 +48,44 @@ def test_blocks_are_the_texts_in_order(folder, tmp_path):
     shards = open_shards(tmp_path / "out" / "train")
     found = np.concatenate([np.frombuffer(msgpack.unpackb(shards.source[i])["tokens"], "<u2") for i in range(3)])
     np.testing.assert_array_equal(found, vocabulary.encode(document)[: 3 * text.BLOCK])
+
+
+def test_a_long_text_is_cut_where_no_token_is(monkeypatch):
+    """The tokens are those of the whole, and each character is looked at once, however long it is."""
+    rng = np.random.default_rng(0)
+    words = ["alpha", "  two", "\n\n", " \n\t x", "it's", "1999", "…", "é", "\u2003wide", " ", "!?)", "\r\n"]
+    text_of_words = "".join(rng.choice(words, 4000))
+    monkeypatch.setattr(text_writer, "PIECE", 50)
+    cut = list(text_writer.pieces(text_of_words))
+    assert len(cut) > 100 and "".join(cut) == text_of_words
+    assert sum(map(vocabulary.encode, cut), []) == vocabulary.encode(text_of_words)
+    assert list(text_writer.pieces("x" * 200)) == ["x" * 200] and list(text_writer.pieces("")) == [""]
+    lengths = []
+    monkeypatch.setattr(text_writer.vocabulary, "encode", lambda piece: lengths.append(len(piece)) or [1] * len(piece))
+    found = list(text_writer.blocks([("word " * 40000), "", "end"]))
+    tokens = np.concatenate([np.frombuffer(msgpack.unpackb(data)["tokens"], "<u2") for data, _ in found])
+    assert len(found) == 200_005 // text.BLOCK and max(lengths) < 60 and sum(lengths) == 200_003
+    assert (tokens == 1).all()
+
+
+@pytest.mark.parametrize("length", [1024, 1000, 5000, 8191, 1])
+def test_every_token_is_read(tmp_path, length):
+    """Also of folders of earlier versions: rows go over from record to record."""
+    tokens = np.random.default_rng(0).integers(0, 50257, 3 * text.BLOCK)
+    parts = tokens.reshape(3, -1).astype("<u2")
+    records = [(msgpack.packb({"tokens": part.tobytes()}), {"tokens": text.BLOCK}) for part in parts]
+    write_shards(tmp_path / "t", records, {"kind": "text"})
+    rows = text.TextRows(open_shards(tmp_path / "t"), length, None)
+    assert len(rows) == (3 * text.BLOCK - 1) // length
+    numbers = range(len(rows)) if length > 1 else [0, 5, text.BLOCK - 1, text.BLOCK, len(rows) - 1]
+    for i in numbers:
+        np.testing.assert_array_equal(rows[i], tokens[i * length : (i + 1) * length + 1])
+        record, token = divmod(i * length, text.BLOCK)
+        assert rows.origins(i) == [f"{tmp_path / 't'}: record {record}, from token {token}"]
+    mixed = text.TextRows(open_shards(tmp_path / "t"), length, 1)
+    if length > 1:
+        first = sorted(tuple(mixed[i]) for i in range(len(mixed)))
+        assert first == sorted(tuple(rows[i]) for i in range(len(rows)))
 
 
 def test_tests_of_python_code_are_left_out_and_texts_in_folders_of_that_name_are_not(tmp_path):

@@ -71,7 +71,10 @@ def bench_plan(hours: float) -> dict[str, float]:
         """Records of the right shape."""
 
         def __getitem__(self, number):
-            return made(index["channels"][number], index["samples"][number])
+            return made(int(index["channels"][number]), int(index["samples"][number]))
+
+        def __getitems__(self, numbers):
+            return [self[number] for number in numbers]
 
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder)

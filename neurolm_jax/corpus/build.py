@@ -61,6 +61,7 @@ def build(
         "source": corpus,
         "split": "train",
         "inputs": list(map(str, inputs)),
+        "kept_apart_from": dict(without.sets),
         "preprocessing": described,
         "rename": dict(renamed),
         "hours": sum(outcome["hours"] for outcome in outcomes),
@@ -116,7 +117,7 @@ def _refuse_copies(done, without) -> list[tuple[Source, Part]]:
     for source, part in done:
         digest, reason, became = part.outcome["hash"], None, "skipped"
         if part.outcome["outcome"] == "used":
-            if reason := without.reason(None, None, digest):
+            if reason := without.reason(None, None, digest, fingerprints=[part.outcome.get("fingerprint", "")]):
                 became = "excluded"
             elif digest in seen:
                 reason = f"a copy of {seen[digest]}"

@@ -1,26 +1,46 @@
 """What must not be learnt from, since a downstream set tests on it."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 
 from neurolm_jax.data import remote, shards
+from neurolm_jax.eeg.fingerprint import Known
 from neurolm_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Excluded:
-    """subjects: cohort and subject -> set; hashes: of samples -> set."""
+    """What must not be learnt from.
+
+    subjects: cohort and subject -> set. hashes, fingerprints: of samples -> set. sets: set -> content hashes of the
+    parts that are kept apart from, as manifests record it.
+    """
 
     subjects: Mapping[tuple[str, str], str]
     hashes: Mapping[str, str]
+    fingerprints: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    sets: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
 
-    def reason(self, cohort: str | None, subject: str | None, *digests: str | None) -> str | None:
-        """Why a recording is left out, by its subject, its samples or those of the file it is a stretch of; None if it
-        is not. What is not known (yet) is None or ""."""
+    def reason(
+        self, cohort: str | None, subject: str | None, *digests: str | None, fingerprints: Sequence[str] = ()
+    ) -> str | None:
+        """Why a recording is left out, by its subject, its samples or those of the file it is a stretch of, also where
+        they were exported anew; None if it is not. What is not known (yet) is None or ""."""
         if subject and (cohort, subject) in self.subjects:
             return f"subject {subject} is in {self.subjects[cohort, subject]}"
-        return next((f"a recording of {self.hashes[digest]}" for digest in digests if digest in self.hashes), None)
+        for digest in digests:
+            if digest in self.hashes:
+                return f"a recording of {self.hashes[digest]}"
+        for place in self._known.match(list(filter(None, fingerprints))):
+            if place is not None:
+                return f"a recording of {list(self.fingerprints.values())[place]}, exported anew"
+        return None
+
+    @functools.cached_property
+    def _known(self) -> Known:
+        return Known(list(self.fingerprints))
 
 
 NOTHING = Excluded({}, {})
@@ -35,7 +55,7 @@ def excluded(sets: Mapping[str, Sequence[str | pathlib.Path]]) -> Excluded:
     Raises:
       UserError: a manifest that does not tell; a set without such a part.
     """
-    subjects, hashes = {}, {}
+    subjects, hashes, fingerprints, contents = {}, {}, {}, {}
     for name, folders in sets.items():
         manifests = {folder: shards.read_manifest(folder) for folder in folders}
         parts = {f: m for f, m in manifests.items() if m.get("kind") != "text" and m.get("split") in KEPT}
@@ -47,9 +67,12 @@ def excluded(sets: Mapping[str, Sequence[str | pathlib.Path]]) -> Excluded:
             for recording in manifest["recordings"]:
                 for digest in filter(None, (recording.get("hash"), *recording.get("file_hashes", ()))):
                     hashes.setdefault(digest, name)
+                for known in filter(None, (recording.get("fingerprint"), *recording.get("file_fingerprints", ()))):
+                    fingerprints.setdefault(known, name)
                 if recording.get("subject"):
                     subjects.setdefault((manifest["cohort"], recording["subject"]), name)
-    return Excluded(subjects, hashes)
+        contents[name] = sorted({manifest["content_hash"] for manifest in parts.values()})
+    return Excluded(subjects, hashes, fingerprints, contents)
 
 
 def beside(out: str | pathlib.Path) -> dict[str, list[str]]:

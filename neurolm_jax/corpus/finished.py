@@ -56,7 +56,8 @@ def check_finished(
     for manifest, recording in learnt:
         cohort = manifest.get("cohort", recording.get("cohort"))
         digests = recording["hash"], *recording.get("file_hashes", ())
-        reason = without.reason(cohort, recording["subject"], *digests)
+        prints = [recording.get("fingerprint", ""), *recording.get("file_fingerprints", ())]
+        reason = without.reason(cohort, recording["subject"], *digests, fingerprints=prints)
         if reason and recording["outcome"] == "used":
             raise UserError(f"{out}: prepared without regard to {recording['name']}, {reason}; {REMEDY}")
 

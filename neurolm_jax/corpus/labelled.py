@@ -13,6 +13,7 @@ from neurolm_jax.corpus.parts import entry
 from neurolm_jax.corpus.recording import PIECE
 from neurolm_jax.data import shards
 from neurolm_jax.eeg.electrodes import VOCABULARY
+from neurolm_jax.eeg.fingerprint import fingerprint
 from neurolm_jax.eeg.identity import middle, recording_hash
 from neurolm_jax.eeg.preprocessing import RATE, Signal, checked_channels, choose_channels, preprocess
 from neurolm_jax.eeg.records import Record, encode
@@ -77,6 +78,7 @@ def write_task(
                     "source": task.name,
                     "cohort": task.cohort or task.name,
                     "split": split,
+                    "kept_apart_from": {} if split == "test" else dict(without.sets),
                     "split_by": {"way": way, "seed": None if way == "official" else seed},
                     "preprocessing": dataclasses.asdict(task.preprocessing) | {"rate": RATE, "unit": "microvolt"},
                     "rename": renaming,
@@ -97,7 +99,8 @@ class _Folder:
 
     def outcome(self, recording: Recording, became="skipped", reason: str | None = None, hours=0.0, **read):
         """What became of a recording; returns its number."""
-        known = {"hash": "", "file_hashes": [], "rate": None, "channels": [], "electrodes": []} | read
+        known = {"hash": "", "file_hashes": [], "fingerprint": "", "file_fingerprints": []}
+        known |= {"rate": None, "channels": [], "electrodes": []} | read
         told = {"name": recording.name, "subject": recording.subject, "outcome": became, "reason": reason}
         self._outcomes.append(told | known | {"hours": hours})
         return len(self._outcomes) - 1
@@ -121,6 +124,7 @@ class _Digests:
         self.seen: dict[str, str] = {}
         self.renaming = renaming
         self._files: dict[tuple, str] = {}
+        self._fingerprints: dict[str, str] = {}  # of files, by their hash
 
     def of_files(self, recording: Recording, opened: Opened, digest: str) -> list[str]:
         """Of the files as ``prepare eeg`` would read them, whatever the task has done to its samples; [] where that is
@@ -140,11 +144,20 @@ class _Digests:
     def _of(self, raw):
         """Of a file's, but once."""
         if not all(raw.filenames):  # in memory: nothing tells it from another
-            return recording_hash(raw)
+            return self._hash(raw)
         key = raw.filenames, tuple(choose_channels(raw)[0]), raw.n_times
         if key not in self._files:
-            self._files[key] = recording_hash(raw)
+            self._files[key] = self._hash(raw)
         return self._files[key]
+
+    def _hash(self, raw):
+        digest = recording_hash(raw)
+        self._fingerprints[digest] = fingerprint(raw)
+        return digest
+
+    def fingerprints(self, digests: list[str]) -> list[str]:
+        """Of the files that ``of_files`` gave the hashes of."""
+        return sorted({self._fingerprints[digest] for digest in digests} - {""})
 
 
 def _same(raw, other) -> bool:
@@ -173,15 +186,18 @@ def _write_recording(task, recording, digests, without, side):
     places = checked_channels(raw, recording.name, task.channels)
     channels = list(places)
     with foreign_bytes(recording.name):
-        digest = recording_hash(raw, round(begin * rate), round(end * rate))
+        span = round(begin * rate), round(end * rate)
+        digest, own = recording_hash(raw, *span), fingerprint(raw, *span)
         files = digests.of_files(recording, opened, digest)
         read = {"hash": digest, "file_hashes": files, "rate": rate, "channels": channels}
+        read |= {"fingerprint": own, "file_fingerprints": digests.fingerprints(files)}
         read |= {"electrodes": [VOCABULARY[electrode] for electrode in places.values()]}
         raw = raw.copy().pick(channels, verbose="error").load_data(verbose="error")
     if digest and digest in digests.seen:
         side.outcome(recording, reason=f"a copy of {digests.seen[digest]}", **read)
         return
-    if reason := without.reason(task.cohort or task.name, recording.subject, digest, *files):
+    cohort, prints = task.cohort or task.name, [own, *read["file_fingerprints"]]
+    if reason := without.reason(cohort, recording.subject, digest, *files, fingerprints=prints):
         side.outcome(recording, "excluded", reason, **read)
         return
     signal = preprocess(raw, task.preprocessing, recording.name, task.channels, places)

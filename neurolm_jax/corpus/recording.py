@@ -10,6 +10,7 @@ from neurolm_jax.corpus.sources import Source
 from neurolm_jax.eeg import quality
 from neurolm_jax.eeg.electrodes import VOCABULARY
 from neurolm_jax.eeg.filtering import Filter
+from neurolm_jax.eeg.fingerprint import fingerprint
 from neurolm_jax.eeg.identity import STRETCH, ContentHash, middle, reads_alike, recording_hash
 from neurolm_jax.eeg.mains import detect_mains
 from neurolm_jax.eeg.montage import read_montage, unknown_montage
@@ -40,6 +41,7 @@ class Outcome:
 
     outcome: used, skipped or excluded. channels: names of those used, and electrodes: what they are in the vocabulary;
     left_out: reason by channel not used.
+    hash: of the samples as read; fingerprint: what exports of other scales share, see ``eeg.fingerprint``.
     dropped_seconds: cut out of all channels; bad_channel_seconds: by kind, what was bad in a channel.
     participant, events: of a BIDS tree, the row of participants.tsv and how often each trial type occurs.
     """
@@ -48,6 +50,7 @@ class Outcome:
     outcome: str = "used"
     reason: str | None = None
     hash: str | None = None
+    fingerprint: str = ""
     subject: str | None = None
     cohort: str | None = None
     session: str | None = None
@@ -126,6 +129,7 @@ def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: 
                     start=float(begin + first),
                 )
     outcome.hash = digest.hexdigest() if digest else recording_hash(raw)
+    outcome.fingerprint = fingerprint(raw)
     outcome.hours, outcome.dropped_seconds = kept / 3600, seconds - kept
     outcome.bad_channel_seconds = {kind: count for kind, count in counts.items() if count}
     if not kept:

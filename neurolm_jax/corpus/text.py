@@ -2,6 +2,7 @@
 
 import collections
 import pathlib
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -14,6 +15,8 @@ from neurolm_jax.data import shards, vocabulary
 from neurolm_jax.data.text import BLOCK
 from neurolm_jax.outputs import appearing_folder
 
+PIECE = 2**20  # characters that are encoded at once, at least
+_WORD_ENDS = re.compile(r"(?<=\S)(?=\s)")
 VALIDATION = 50  # every so many-th block is kept for validation
 
 
@@ -57,11 +60,26 @@ def write_text(inputs: Sequence[str | pathlib.Path], out: pathlib.Path) -> Writt
 
 def blocks(texts: Iterable[str]) -> Iterator[tuple[bytes, dict]]:
     """Records of ``BLOCK`` tokens from documents joined by <|endoftext|>, each with its entry of the index; an
-    incomplete last one is dropped."""
-    tokens: list[int] = []
+    incomplete last one is dropped. The work grows with the tokens alone, however long a document is."""
+    rest = np.zeros(0, "<u2")
     for text in texts:
-        tokens += [*vocabulary.encode(text), vocabulary.END_OF_TEXT]
-        while len(tokens) >= BLOCK:
-            data = np.array(tokens[:BLOCK], "<u2").tobytes()
-            del tokens[:BLOCK]
-            yield msgpack.packb({"tokens": data}), {"tokens": BLOCK}
+        for piece in (*pieces(text), None):
+            tokens = [vocabulary.END_OF_TEXT] if piece is None else vocabulary.encode(piece)
+            rest = np.concatenate([rest, np.array(tokens, "<u2")])
+            whole = len(rest) // BLOCK * BLOCK
+            for begin in range(0, whole, BLOCK):
+                yield msgpack.packb({"tokens": rest[begin : begin + BLOCK].tobytes()}), {"tokens": BLOCK}
+            rest = rest[whole:]
+
+
+def pieces(text: str) -> Iterator[str]:
+    """Cut a long text where a word ends and a space follows: the tokens of its pieces are those of the whole, as none
+    of GPT-2's goes over such a place."""
+    begin = 0
+    while len(text) - begin > PIECE:
+        found = _WORD_ENDS.search(text, begin + PIECE)
+        if not found:
+            break
+        yield text[begin : found.start()]
+        begin = found.start()
+    yield text[begin:]

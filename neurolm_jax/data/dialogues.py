@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -86,6 +87,7 @@ class DialogueRows:
         shuffled: bool = False,
     ):
         self._tasks, self._size, self._seed, self._augmentation = tasks, size, seed, augmentation
+        self._choices = shuffle_labels, varied, shuffled
         self.content = content_of(shards for _, shards in tasks)
         self._varied, self._shuffled = (way and seed is not None for way in (varied, shuffled))
         self._samples: list[tuple[int, int, str]] = []  # task, record, label
@@ -127,15 +129,42 @@ class DialogueRows:
         return Amount(self._tokens, self._tokens / len(self))
 
     def __getitem__(self, index: int) -> dict[str, dict[str, np.ndarray]] | Damaged:
-        epoch, samples = self._plan.row(index)
+        [row] = self.__getitems__([index])
+        return row
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, dict[str, np.ndarray]] | Damaged]:
+        """Several rows, whose records are read together."""
+        wanted = [self._plan.row(index) for index in indices]
+        read: dict[int, dict[int, Any]] = {}  # task -> record -> its bytes
+        for sample in (sample for _, samples in wanted for sample in samples):
+            number, record, _ = self._samples[sample]
+            read.setdefault(number, {})[record] = None
+        for number, records in read.items():
+            records.update(zip(records, self._tasks[number][1].source.__getitems__(list(records))))
+        return [self._fill(epoch, samples, read) for epoch, samples in wanted]
+
+    def _fill(self, epoch, samples, read):
         found, faults = [], []
         for sample in samples:
-            try:
-                found.append(self._dialogue(epoch, sample))
-            except DamagedRecord as error:
-                faults.append(str(error))
+            number, record, _ = self._samples[sample]
+            data = read[number][record]
+            if isinstance(data, DamagedRecord):
+                faults.append(str(data))
+            else:
+                found.append(self._dialogue(epoch, sample, decode(data)))
         row = fill_dialogues(found, self._size)
         return Damaged(row, faults) if faults else row
+
+    def by_task(self) -> dict[str, "DialogueRows"]:
+        """The rows of each task that has a window, packed by themselves."""
+        found: dict[str, list] = {}
+        for task, shards in self._tasks:
+            if shards.manifest["index"].get("label"):
+                found.setdefault(task.name, []).append((task, shards))
+        return {
+            name: DialogueRows(parts, self._size, self._seed, self._augmentation, *self._choices)
+            for name, parts in found.items()
+        }
 
     def origins(self, index: int) -> list[str]:
         """The folder, record and label of each sample."""
@@ -143,10 +172,9 @@ class DialogueRows:
         found = (self._samples[sample] for sample in samples)
         return [f"{self._tasks[number][1].path}: record {record}, {label}" for number, record, label in found]
 
-    def _dialogue(self, epoch, sample):
-        number, record, label = self._samples[sample]
-        task, shards = self._tasks[number]
-        record = decode(shards.source[record])
+    def _dialogue(self, epoch, sample, record):
+        number, _, label = self._samples[sample]
+        task, _ = self._tasks[number]
         spare = record.samples.shape[1] - task.seconds * RATE
         if self._seed is None:
             return dialogue(task, record, spare // 2, prompts.prompt(task), label)

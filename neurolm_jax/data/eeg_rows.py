@@ -71,17 +71,34 @@ class EEGRows:
         return Amount(tokens, tokens / len(self))
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray] | Damaged:
-        epoch, samples = self._plan.row(index)
+        [row] = self.__getitems__([index])
+        return row
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, np.ndarray] | Damaged]:
+        """Several rows, whose records are read together."""
+        wanted = []  # of each row, of each of its windows: corpus, and (record, first and last sample) of its parts
+        for index in indices:
+            epoch, samples = self._plan.row(index)
+            wanted.append([(int(self._windows[sample, 0]), list(self._parts(sample, epoch))) for sample in samples])
+        numbers: dict[int, dict[int, Any]] = {}
+        for corpus, parts in (window for windows in wanted for window in windows):
+            numbers.setdefault(corpus, {}).update((number, None) for number, _, _ in parts)
+        for corpus, records in numbers.items():
+            records.update(zip(records, self._sources[corpus].__getitems__(list(records))))
+        return [self._fill(windows, numbers) for windows in wanted]
+
+    def _fill(self, windows, numbers):
+        """A row of windows, from records by corpus and number."""
         row = empty_shard_row(self._length)
         place, faults = 0, []
-        for segment, sample in enumerate(samples, start=1):
-            second = 0
+        for segment, (corpus, parts) in enumerate(windows, start=1):
             try:
-                parts = list(self._read(sample, epoch))
+                found = [self._cut(corpus, *part, numbers[corpus][part[0]]) for part in parts]
             except DamagedRecord as error:
                 faults.append(str(error))
                 continue
-            for record, x in parts:
+            second = 0
+            for record, x in found:
                 begin, seconds = place, x.shape[1] // RATE
                 place = fill_row(row, place, segment, x, record.electrodes, second, self._literal_names)
                 row["scale"][begin:place] = np.tile(record.scale / MICROVOLTS, seconds)
@@ -100,8 +117,8 @@ class EEGRows:
             found.append(f"{self._paths[corpus]}: record {record}, {seconds} s about second {start} of its run")
         return found
 
-    def _read(self, sample, epoch):
-        """The records that a window lies in, each with its int16 samples [C, n * 200] of whole seconds."""
+    def _parts(self, sample, epoch):
+        """The records that a window lies in: number, first and last sample in it, whole seconds."""
         corpus, run, start, seconds, _ = self._windows[sample].tolist()
         runs, stops = self._runs[corpus], self._record_stops[corpus]
         # Where a run has several records, windows keep to whole seconds: then each second lies in one record.
@@ -116,17 +133,23 @@ class EEGRows:
         end = begin + seconds * RATE
         while begin < end:
             number = int(np.searchsorted(stops, begin, side="right"))
-            record = unpack(self._sources[corpus][number])
-            offset = int(stops[number - 1]) if number else 0
-            told = int(runs.channels[run]), int(stops[number]) - offset
-            if record.samples.shape != told:
-                raise DamagedRecord(
-                    f"{self._paths[corpus]}: record {number} has {' x '.join(map(str, record.samples.shape))} samples,"
-                    f" the manifest tells {' x '.join(map(str, told))}; prepare the folder again"
-                )
-            x = record.samples[:, begin - offset : end - offset]
-            begin += x.shape[1]
-            yield record, x
+            offset, stop = int(stops[number - 1]) if number else 0, min(end, int(stops[number]))
+            yield number, begin - offset, stop - offset
+            begin = stop
+
+    def _cut(self, corpus, number, first, last, data):
+        """A record, and its int16 samples [C, n * 200] from ``first`` to ``last``."""
+        if isinstance(data, DamagedRecord):
+            raise data
+        record, stops, runs = unpack(data), self._record_stops[corpus], self._runs[corpus]
+        run = int(np.searchsorted(runs.first, number, side="right")) - 1
+        told = int(runs.channels[run]), int(stops[number]) - (int(stops[number - 1]) if number else 0)
+        if record.samples.shape != told:
+            raise DamagedRecord(
+                f"{self._paths[corpus]}: record {number} has {' x '.join(map(str, record.samples.shape))} samples,"
+                f" the manifest tells {' x '.join(map(str, told))}; prepare the folder again"
+            )
+        return record, record.samples[:, first:last]
 
 
 def empty_row(length: int, dtype: type[np.number] = np.float32) -> dict[str, np.ndarray]:

@@ -1,8 +1,9 @@
-"""Nothing that is tested on may be trained on."""
+"""Refuse training data that shares recordings with a test part."""
 
 import pathlib
 from collections.abc import Iterable, Mapping
 
+from neurolm_jax.data.known_recordings import KnownRecordings
 from neurolm_jax.errors import UserError
 
 Part = tuple[str | pathlib.Path, Mapping]  # a folder or address of shards, and its manifest: all that is looked at
@@ -10,30 +11,25 @@ Part = tuple[str | pathlib.Path, Mapping]  # a folder or address of shards, and 
 
 def check_disjoint(training: Iterable[Part], tests: Iterable[Part]) -> None:
     """Compare recordings by the hash of their samples, under whatever name they lie, and of the files that they are
-    taken from.
+    taken from; copies that were exported anew are known by their fingerprints.
 
     Raises:
       UserError: a training folder is itself a test part, or shares a recording with one.
     """
-    found = [(path, recording) for path, manifest in tests for recording in _used(manifest)]
-    tested = {recording["hash"]: (path, recording) for path, recording in found if recording["hash"]}
-    holding = {digest: (path, recording) for path, recording in found for digest in _files(recording)}
+    tested = [(path, recording) for path, manifest in tests for recording in _used(manifest)]
+    known = KnownRecordings([recording for _, recording in tested])
     for path, manifest in training:
         if manifest.get("split") == "test":
             raise UserError(f"{path} is a test part; training does not read it")
-        for recording in _used(manifest):
-            digest, files = recording["hash"], _files(recording)
-            # Two stretches of one file may well lie on two sides.
-            if twin := tested.get(digest) or holding.get(digest) or next(filter(None, map(tested.get, files)), None):
-                test, other = twin
+        recordings = _used(manifest)
+        for recording, match in zip(recordings, known.find(recordings)):
+            if match:
+                test, other = tested[match.number]
+                how = "is an export of" if match.copy else "is, or shares samples with,"
                 raise UserError(
-                    f"{path}: recording {recording['name']} is, or shares samples with, {other['name']} of the"
-                    f" test part {test}; remove that folder, and prepare it again with --exclude"
+                    f"{path}: recording {recording['name']} {how} {other['name']} of the test part {test}; remove that"
+                    " folder, and prepare it again with --exclude"
                 )
-
-
-def _files(recording):
-    return recording.get("file_hashes", ())
 
 
 def _used(manifest):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from neurolm_jax.data.shards import content_of
-from neurolm_jax.data.streams import Amount, CountedRows
+from neurolm_jax.data.streams import Amount, CountedRows, rows_at
 
 PERIOD = 1024  # rows, within which every source has just its share
 
@@ -38,6 +38,15 @@ class Mixture:
     def __getitem__(self, index: int) -> Any:
         source, index = self._place(index)
         return self._sources[source][index]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        found: list[Any] = [None] * len(indices)
+        places = [self._place(index) for index in indices]
+        for source in sorted({source for source, _ in places}):
+            here = [number for number, place in enumerate(places) if place[0] == source]
+            for number, row in zip(here, rows_at(self._sources[source], [places[number][1] for number in here])):
+                found[number] = row
+        return found
 
     def origins(self, index: int) -> list[str]:
         source, index = self._place(index)

@@ -10,29 +10,29 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from neurolm_jax.command import UNWRITABLE
 from neurolm_jax.data import remote
+from neurolm_jax.data.readers import DamagedRecord, ShardSource
 from neurolm_jax.data.streams import Rows
 from neurolm_jax.errors import UserError
 from neurolm_jax.outputs import appearing_folder
 
 FORMAT = 1
-SHARD_BYTES = 256 * 2**20  # a shard is closed when it has this many
-
-
-class DamagedRecord(UserError):
-    """A record whose bytes are not those that were written."""
+SHARD_BYTES = 2**30  # a shard is closed when it has this many
+FEW = 64  # shards whose sizes are looked at when a folder is opened; of more, each when it is first read
 
 
 class Records(Protocol):
-    """Random access to records as bytes."""
+    """Random access to records as bytes, one or several at once: then a damaged one is replaced by its error."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> bytes: ...
+
+    def __getitems__(self, indices: Sequence[int]) -> list[bytes | DamagedRecord]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,52 +202,18 @@ def open_shards(path: str | pathlib.Path) -> Shards:
     """Open a folder that ``write`` made, or a copy of it if it lies at an address such as gs://.
 
     Raises:
-      UserError: naming the manifest or shard that is missing, truncated or unreadable.
+      UserError: naming the manifest or shard that is missing or, of ``FEW`` shards, truncated.
     """
     path = remote.localise(str(path)) if remote.is_url(path) else pathlib.Path(path)
     manifest = read_manifest(path)
     if wrong := _ill_formed(manifest):
         raise UserError(f"{path}/manifest.json: its {wrong} is not what a manifest has; prepare the folder again")
-    files = []
-    for shard in manifest["shards"]:
-        file = path / pathlib.PurePath(shard["file"]).name
-        if not file.is_file():
-            raise UserError(f"{file}: the shard is missing; prepare {path} again")
-        if file.stat().st_size != shard["bytes"]:
-            size = file.stat().st_size
-            raise UserError(f"{file}: {size} bytes instead of {shard['bytes']}, the shard is damaged; prepare it again")
-        files.append(file)
-    return Shards(path, manifest, ShardSource(files, [shard["records"] for shard in manifest["shards"]]))
-
-
-class ShardSource:
-    """Random access to the records of several files, with errors that name the file."""
-
-    def __init__(self, files: list[pathlib.Path], counts: list[int]):
-        from grain.sources import ArrayRecordDataSource
-
-        self._files, self._counts = files, counts
-        try:
-            self._source = ArrayRecordDataSource([str(file) for file in files]) if files else []
-            found = len(self._source)
-        except (ValueError, RuntimeError) as error:
-            raise UserError(f"{files[0].parent}: unreadable shards ({error}); prepare the folder again") from error
-        if found != sum(counts):
-            raise UserError(f"{files[0].parent}: {found} records, the manifest has {sum(counts)}; prepare it again")
-
-    def __len__(self) -> int:
-        return sum(self._counts)
-
-    def __getitem__(self, index: int) -> bytes:
-        try:
-            return self._source[index]
-        except (ValueError, RuntimeError, IndexError) as error:
-            file = self._file_of(index)
-            raise DamagedRecord(f"{file}: record {index} is unreadable ({error}); prepare it again") from error
-
-    def _file_of(self, index: int) -> pathlib.Path:
-        for file, count in zip(self._files, self._counts):
-            if index < count:
-                return file
-            index -= count
-        raise IndexError(index)
+    files = [path / pathlib.PurePath(shard["file"]).name for shard in manifest["shards"]]
+    there = {entry.name for entry in os.scandir(path)}
+    if missing := [file for file in files if file.name not in there]:
+        raise UserError(f"{missing[0]}: the shard is missing; prepare {path} again")
+    told = ([shard[field] for shard in manifest["shards"]] for field in ("records", "bytes"))
+    source = ShardSource(files, *told)
+    for number in range(len(files) if len(files) <= FEW else 0):
+        source.check(number)
+    return Shards(path, manifest, source)

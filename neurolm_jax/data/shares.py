@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from neurolm_jax.data.readers import DamagedRecord
 from neurolm_jax.data.shards import Records, Shards
 from neurolm_jax.errors import UserError
 
@@ -21,6 +22,9 @@ class Chosen:
 
     def __getitem__(self, index: int) -> bytes:
         return self._source[int(self._records[index])]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[bytes | DamagedRecord]:
+        return self._source.__getitems__(self._records[np.asarray(indices, int)].tolist())
 
 
 def take(shards: Shards, share: float) -> Shards:

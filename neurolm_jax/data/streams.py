@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 FAULTS = "faults"
-AHEAD = 4  # batches that are read ahead of use
+AHEAD = 4  # batches that are read ahead of use, at least
 
 
 class Rows(Protocol):
@@ -79,7 +79,7 @@ class Steps:
         batch: dict[str, Any] = {}
         faults: list[str] = []
         for name, (rows, size) in self._sources.items():
-            found = [rows[step * size + i] for i in self._local_rows[name]]
+            found = rows_at(rows, [step * size + i for i in self._local_rows[name]])
             faults += [fault for row in found if isinstance(row, Damaged) for fault in row.faults]
             batch[name] = stack([row.row if isinstance(row, Damaged) else row for row in found])
         return batch | {FAULTS: faults} if faults else batch
@@ -90,6 +90,13 @@ class Steps:
             name: [rows.origins(i) for i in range(step * size, (step + 1) * size)]
             for name, (rows, size) in self._sources.items()
         }
+
+
+def rows_at(rows: Any, indices: Sequence[int]) -> list[Any]:
+    """Several rows, read together where their source can."""
+    if hasattr(rows, "__getitems__"):
+        return rows.__getitems__(indices)
+    return [rows[index] for index in indices]
 
 
 def without_faults(batch: dict[str, Any]) -> dict[str, Any]:
@@ -110,7 +117,9 @@ def iterate(steps: Steps, start: int, threads: int, workers: int = 0) -> Iterato
     from absl import flags
 
     dataset = grain.MapDataset.source(steps)[start:]
-    batches = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=AHEAD))
+    # Grain has no more threads at work than batches are ahead.
+    ahead = max(AHEAD, threads)
+    batches = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
     if workers:
         if not flags.FLAGS.is_parsed():  # Grain's processes read flags of its own, also where there is no command line
             flags.FLAGS.mark_as_parsed()

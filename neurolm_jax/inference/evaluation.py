@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from neurolm_jax.configuration import use_compilation_cache
+from neurolm_jax.data.trained_on import contamination
 from neurolm_jax.eeg.tasks import prompts
 from neurolm_jax.errors import UserError
 from neurolm_jax.inference import baselines
@@ -30,6 +31,7 @@ from neurolm_jax.inference.scoring import answer_probabilities, question_size
 from neurolm_jax.inference.windows import read_windows
 from neurolm_jax.stages import corpora
 from neurolm_jax.training import processes
+from neurolm_jax.training.checkpoint import read_trained_on
 
 CALIBRATION = 5000  # validation windows that a temperature is fitted to
 
@@ -76,10 +78,12 @@ def evaluate(
     # One size of row for all tasks, so that one compiled program serves them.
     among = [size for windows in parts.values() for size in _sizes(windows, options.varied)]
     found, fits = {}, {}
+    overlaps = _contamination(read_trained_on(workdir, model.step), opened, config, options, parts)
     with tqdm(parts.items(), desc="evaluate", unit=" tasks", dynamic_ncols=True, disable=None) as bar:
         for name, windows in bar:
             bar.set_postfix_str(name)
             found[name], fits[name] = _evaluate_task(model, windows, options, among, opened)
+            found[name]["contamination"] = overlaps[name]
         # A converted NeuroLM checkpoint may come without its tokenizer's codebook.
         has_codebook = bool(model.weights.extra["state"].codebook.initialised)
         everything = {
@@ -103,6 +107,19 @@ def evaluate(
         finally:
             processes.meet("evaluated")  # whatever becomes of it: nobody waits for one that has failed
     return everything
+
+
+def _contamination(trained_on, opened, config, options, parts):
+    """Of each task and split that is looked at, what of it the model was trained on."""
+    splits = [options.split]
+    if options.split == "test" and "validation" not in config.data.splits:
+        splits.append("validation")  # which calibrates, and chose the model
+    overlaps: dict[str, dict] = {name: {} for name in parts}
+    for split in splits:
+        windows = opened(split)
+        for name in parts:
+            overlaps[name][split] = contamination(trained_on, windows[name].manifests if name in windows else [])
+    return overlaps
 
 
 def _refuse(workdir, config, options):

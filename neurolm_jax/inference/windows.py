@@ -45,6 +45,11 @@ class Windows:
         self._stops = np.cumsum([len(shards.source) for shards in parts])
         self._numbers = np.arange(len(self.labels))
 
+    @property
+    def manifests(self) -> list[dict]:
+        """Of its shards."""
+        return [part.manifest for part in self._parts]
+
     def __len__(self) -> int:
         return len(self.labels)
 

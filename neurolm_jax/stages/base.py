@@ -2,12 +2,13 @@
 
 import abc
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
+from neurolm_jax.data.shards import Shards
 from neurolm_jax.data.streams import Rows
 from neurolm_jax.models.losses import Mean
 
@@ -79,6 +80,10 @@ class Stage(abc.ABC):
     def learn(self, extra: Tree, observed: Tree, rng: jax.Array) -> tuple[Tree, dict[str, jax.Array]]:
         """The new ``extra`` after a step, from what its whole batch observed, and metrics about that."""
         return extra, {}
+
+    def eeg_shards(self, train: bool) -> Sequence[Shards]:
+        """The shards of EEG that ``sources`` reads, for what their manifests tell; the guard is not asked again."""
+        return []
 
     @abc.abstractmethod
     def empty_rows(self) -> Mapping[str, tuple[Tree, int]]:

@@ -1,6 +1,7 @@
 """What a config's data and model sections name, opened."""
 
 import glob
+import os
 import pathlib
 from typing import Any
 
@@ -18,6 +19,8 @@ from neurolm_jax.eeg.tasks import Task, load_task
 from neurolm_jax.eeg.tasks.base import SPLITS
 from neurolm_jax.errors import UserError
 from neurolm_jax.models.config import EncoderConfig, LanguageModelConfig, NeuroLMConfig, SummaryConfig, TokenizerConfig
+
+BESIDE = ("*/windows/test", "*/*/windows/test")  # of sets, and of folders of sets, beside the data root
 
 
 def tokenizer_config(config: ConfigDict) -> TokenizerConfig:
@@ -51,8 +54,11 @@ def _summary_config(config):
     return SummaryConfig(**fields)
 
 
-def training(config: ConfigDict) -> list[Shards]:
+def training(config: ConfigDict, guarded: bool = True) -> list[Shards]:
     """The folders of EEG to train on, as far as the config's share of them goes.
+
+    Args:
+      guarded: compare their recordings with those of test parts.
 
     Raises:
       UserError: one is missing or damaged, or holds a recording of a test part; its manifest does not tell recordings
@@ -60,7 +66,8 @@ def training(config: ConfigDict) -> list[Shards]:
     """
     paths = _paths(config, config.data.train)
     parts = _opened("data.train", paths)
-    guard.check_disjoint([(path, part.manifest) for path, part in zip(paths, parts)], _tests(config))
+    if guarded:
+        guard.check_disjoint([(path, part.manifest) for path, part in zip(paths, parts)], _tests(config))
     return [take(part, config.data.share) for part in parts]
 
 
@@ -104,8 +111,9 @@ def eeg_rows(config: ConfigDict, train: bool) -> Rows:
     return EEGRows(parts, *size)
 
 
-def tasks(config: ConfigDict, *splits: str) -> list[tuple[Task, Shards]]:
-    """The config's tasks with the shards of some splits; what is not a test part is checked against every test part.
+def tasks(config: ConfigDict, *splits: str, guarded: bool = True) -> list[tuple[Task, Shards]]:
+    """The config's tasks with the shards of some splits; what is not a test part is checked against every test part,
+    unless it is not to be ``guarded``.
 
     Raises:
       UserError: no task, one that is not known or named twice, or with windows longer than the encoder reads; shards
@@ -126,14 +134,14 @@ def tasks(config: ConfigDict, *splits: str) -> list[tuple[Task, Shards]]:
                 " (config.tokenizer.encoder.seconds)"
             )
     if config.data.folds:
-        return _folded(config, found, splits)
+        return _folded(config, found, splits, guarded)
     parts = [(task, *_opened("data.tasks", [task_folder(config, task, split)])) for task in found for split in splits]
-    if "test" not in splits:
+    if guarded and "test" not in splits:
         guard.check_disjoint(_named(part for _, part in parts), _tests(config))
     return parts
 
 
-def _folded(config, found, splits):
+def _folded(config, found, splits, guarded):
     """Tasks with shards of a fold's splits, for which the people of all published parts are dealt anew."""
     folds, fold = config.data.folds, config.data.fold
     if folds < 3 or not 0 <= fold < folds:
@@ -147,21 +155,21 @@ def _folded(config, found, splits):
         for split in splits:
             parts += [(task, part) for part in of_people(published, split, people_of(split, dealt, fold))]
         tests += of_people(published, "test", people_of("test", dealt, fold))
-    if "test" not in splits:
+    if guarded and "test" not in splits:
         ours = {str(task_folder(config, task, "test")) for task in found}
         others = [(folder, manifest) for folder, manifest in _tests(config) if str(folder) not in ours]
         guard.check_disjoint(_named(part for _, part in parts), [*_named(tests), *others])
     return parts
 
 
-def learnt_tasks(config: ConfigDict) -> list[tuple[Task, Shards]]:
+def learnt_tasks(config: ConfigDict, guarded: bool = True) -> list[tuple[Task, Shards]]:
     """The config's tasks with the shards to learn from, as far as its share of them goes.
 
     Raises:
       UserError: see ``tasks``; no window of a label in that share.
     """
     share, found = config.data.share, []
-    for task, shards in tasks(config, *config.data.splits):
+    for task, shards in tasks(config, *config.data.splits, guarded=guarded):
         part = take(shards, share)
         labels, left = (set(one.manifest["index"].get("label", ())) for one in (shards, part))
         if lost := sorted(labels - left):
@@ -212,15 +220,32 @@ def _opened(field, paths):
 
 
 def _tests(config):
-    """Folder and manifest of every test part under the data root, whether or not this config names its task."""
+    """Folder and manifest of every test part under the data root, whether or not this config names its task; and of
+    those beside it, as corpus/ and tasks/ lie, of sets that the root has not itself: another split of a set that is
+    there may well test on what this one trains on."""
     root = config.data.root
+    found = [(folder, read_manifest(folder)) for folder in _find_manifests(root, "**/windows/test")]
+    here = {manifest.get("source") for _, manifest in found}
+    parent = root.rstrip("/").rpartition("/")[0] if remote.is_url(root) else pathlib.Path(root).absolute().parent
+    beside = []
+    if not str(parent).endswith((":/", ":")):  # a bucket's own root has nothing beside it
+        beside = [folder for pattern in BESIDE for folder in _find_manifests(parent, pattern)]
+    inside = {_same_place(folder) for folder, _ in found}
+    others = [(folder, read_manifest(folder)) for folder in beside if _same_place(folder) not in inside]
+    return found + [(folder, manifest) for folder, manifest in others if manifest.get("source") not in here]
+
+
+def _find_manifests(root, pattern):
+    """Folders with a manifest below a folder or address, by a glob pattern."""
+    pattern = f"{pattern}/manifest.json"
     if remote.is_url(root):
-        folders = [f.removesuffix("/manifest.json") for f in remote.find(root, "**/windows/test/manifest.json")]
-    else:
-        # Not pathlib's, which passes linked folders by.
-        files = glob.glob("**/windows/test/manifest.json", root_dir=root, recursive=True)
-        folders = [pathlib.Path(root, file).parent for file in sorted(files)]
-    return [(folder, read_manifest(folder)) for folder in folders]
+        return [file.removesuffix("/manifest.json") for file in remote.find(str(root), pattern)]
+    # Not pathlib's, which passes linked folders by.
+    return [pathlib.Path(root, file).parent for file in sorted(glob.glob(pattern, root_dir=root, recursive=True))]
+
+
+def _same_place(folder):
+    return folder if remote.is_url(folder) else os.path.realpath(folder)
 
 
 def _below(root, name):

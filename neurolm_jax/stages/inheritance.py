@@ -1,10 +1,13 @@
-"""Whether what earlier stages left fits a config, looked at before anything is made."""
+"""What a stage takes over from earlier ones: whether it fits a config, and what those were trained on."""
 
 import logging
+import pathlib
 
 from ml_collections import ConfigDict
 
+from neurolm_jax.data.trained_on import contamination, describe, line
 from neurolm_jax.errors import UserError
+from neurolm_jax.stages.base import Stage
 
 # What must be the same for weights to fit, or frozen ones to mean the same.
 ENCODER = tuple(
@@ -54,6 +57,28 @@ def check_inherited(config: ConfigDict) -> None:
             want, found = _field(before, theirs), _field(config, ours)
             if want != found:
                 raise UserError(f"config.{ours}: {found!r}, but {workdir} was trained with {theirs} {want!r}")
+
+
+def trained_on(stage: Stage, workdir: str | pathlib.Path, step: int | None) -> dict:
+    """Return what a stage and those that it starts from are trained on; a warning tells which recordings of its
+    validation part are among that.
+
+    Args:
+      step: of the checkpoint that the run goes on from, which knows it already; None for a new run.
+    """
+    from neurolm_jax.training.checkpoint import read_trained_on
+
+    if step is not None and (known := read_trained_on(workdir, step)):
+        return known
+    config = stage.config
+    initial = {name: path for name, path in config.initial.items() if path and name != "gpt2"}
+    corpora = stage.eeg_shards(train=True)
+    found = describe(config.stage, corpora, {name: read_trained_on(path) for name, path in initial.items()})
+    if "validation" not in config.data.get("splits", ()):
+        checked = contamination(found, [shards.manifest for shards in stage.eeg_shards(train=False)])
+        if checked["contaminated"]:
+            logging.getLogger(__name__).warning(f"{workdir}: {line([checked], 'validation')}")
+    return found
 
 
 def _field(config, name):

@@ -1,6 +1,6 @@
 """Stage 3: multi-task instruction tuning (paper, section 2.4)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from neurolm_jax.data import vocabulary
 from neurolm_jax.data.dialogues import Augmentation, DialogueRows, RowSize, fill_dialogues
 from neurolm_jax.data.eeg_rows import float_patches
+from neurolm_jax.data.shards import Shards
 from neurolm_jax.data.streams import Rows
 from neurolm_jax.data.text import empty_text
 from neurolm_jax.errors import UserError
@@ -137,6 +138,11 @@ class InstructStage(NeuroLMStage):
         c = self.config
         row = fill_dialogues([], self.row_size)
         return {"dialogues": (row, c.batch_size), "text": (empty_text(c.text_length), c.text_batch_size)}
+
+    def eeg_shards(self, train: bool) -> Sequence[Shards]:
+        c = self.config
+        tasks = corpora.learnt_tasks(c, False) if train else corpora.tasks(c, "validation", guarded=False)
+        return [shards for _, shards in tasks]
 
     def sources(self, train: bool) -> Mapping[str, tuple[Rows, int]]:
         c = self.config

@@ -1,10 +1,11 @@
 """Stage 2: multi-channel autoregression beside text (paper, section 2.3)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 
+from neurolm_jax.data.shards import Shards
 from neurolm_jax.data.streams import Rows
 from neurolm_jax.models import quantizer
 from neurolm_jax.models.attention import staircase
@@ -51,6 +52,9 @@ class PretrainStage(NeuroLMStage):
         classes = weights.params["language"]["output"]
         loss, accuracy = chunked_cross_entropy(hidden, classes, targets)
         return loss, accuracy, codes
+
+    def eeg_shards(self, train: bool) -> Sequence[Shards]:
+        return corpora.training(self.config, False) if train else corpora.validation(self.config)
 
     def empty_rows(self) -> Mapping[str, tuple[Tree, int]]:
         return corpora.empty_eeg_and_text(self.config)

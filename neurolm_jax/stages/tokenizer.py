@@ -1,6 +1,6 @@
 """Stage 1: the text-aligned neural tokenizer (paper, section 2.2)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from neurolm_jax.data.eeg_rows import float_patches
+from neurolm_jax.data.shards import Shards
 from neurolm_jax.data.streams import Rows
 from neurolm_jax.models import quantizer
 from neurolm_jax.models.config import HIGHEST, PATCH_SAMPLES, SPECTRUM_BINS, TokenizerConfig
@@ -80,8 +81,11 @@ class TokenizerStage(Stage):
 
     def terms(self, weights: Weights, batch: Tree, rng: jax.Array, progress: jax.Array, train: bool) -> Terms:
         strength = 2 / (1 + jnp.exp(-10 * progress)) - 1
-        text = lookup(weights.extra["text"], batch["text"][:, :-1], "vocabulary")
-        return tokenizer_terms(self.model_config, weights.params, weights.extra["state"], batch["eeg"], text, strength)
+        tokens = batch["text"][:, :-1]
+        text = lookup(weights.extra["text"], tokens, "vocabulary")
+        there = None if train else tokens >= 0  # a validation's last batch may have rows without text
+        state = weights.extra["state"]
+        return tokenizer_terms(self.model_config, weights.params, state, batch["eeg"], text, strength, there)
 
     def loss_weight(self, name: str) -> float:
         return self.config[WEIGHTS[name]] if name in WEIGHTS else 1.0
@@ -89,6 +93,9 @@ class TokenizerStage(Stage):
     def learn(self, extra: Tree, observed: Tree, rng: jax.Array) -> tuple[Tree, dict[str, jax.Array]]:
         state, revived = learn(self.model_config, extra["state"], observed, rng)
         return extra | {"state": state}, {"revived_codes": revived}
+
+    def eeg_shards(self, train: bool) -> Sequence[Shards]:
+        return corpora.training(self.config, False) if train else corpora.validation(self.config)
 
     def empty_rows(self) -> Mapping[str, tuple[Tree, int]]:
         return corpora.empty_eeg_and_text(self.config)
@@ -127,6 +134,7 @@ def tokenizer_terms(
     eeg: dict,  # patches [b, T, 200], channel, second, segment [b, T]
     text: jax.Array,  # [b', T', W] token embeddings
     strength: jax.Array,  # of the gradient reversal
+    text_there: jax.Array | None = None,  # [b', T'] bool: which tokens count; None for all
 ) -> Terms:
     """Reconstruction, commitment and domain losses over valid patches."""
     model, variables = Tokenizer(config), {"params": params}
@@ -151,7 +159,9 @@ def tokenizer_terms(
         "raw_loss": masked_mean(jnp.square(raw - raw_target).mean(-1), valid),
         "quantizer_loss": masked_mean(error, valid),
         "domain_eeg_loss": masked_mean(-jax.nn.log_softmax(eeg_logits)[..., 0], valid),
-        "domain_text_loss": masked_mean(text_losses, jnp.ones(text_losses.shape, bool)),
+        "domain_text_loss": masked_mean(
+            text_losses, jnp.ones(text_losses.shape, bool) if text_there is None else text_there
+        ),
     }
     if config.spectrum_head:
         spectrum = model.apply(variables, encoding.features, method="feature_spectrum")

@@ -25,7 +25,8 @@ from neurolm_jax.training.provenance import HARMLESS
 MATTER = (
     "steps",
     "evaluate_every",
-    "validation_batches",
+    "validation_rows",
+    "validation_text_rows",
     "initial",
     "faults",
     "data.root",

@@ -21,6 +21,7 @@ from neurolm_jax.errors import UserError
 from neurolm_jax.training import integrity
 from neurolm_jax.training.state import TrainState
 
+TRAINED_ON = "trained_on.json"  # in the folder of a checkpoint, see ``data.trained_on``
 UNFINISHED = ".orbax-checkpoint-tmp"
 DAMAGED = ".damaged"
 READ = ("weights", "meta")  # by all but the run itself
@@ -153,6 +154,22 @@ def read_meta(workdir: str | pathlib.Path, step: int | None = None) -> dict:
     """What a checkpoint, or the newest, tells beside its arrays: config, step, ``Progress``, packages, git."""
     step = newest_step(workdir) if step is None else step
     return _read(workdir, step, ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+
+
+def read_trained_on(workdir: str | pathlib.Path, step: int | None = None) -> dict | None:
+    """What the stage of a checkpoint, or the newest, and those before it were trained on, see ``data.trained_on``;
+    None of a checkpoint that does not tell, as those of earlier versions.
+
+    Raises:
+      UserError: its file is not what was written.
+    """
+    step = newest_step(workdir, ["meta"]) if step is None else step  # it would take reading all weights otherwise
+    path = folder(workdir) / str(step)
+    if not (path / TRAINED_ON).is_file():
+        return None
+    if wrong := integrity.fault(path, [TRAINED_ON]):
+        raise UserError(f"{path}: {wrong}; remove {TRAINED_ON} from it to go on without knowing what it learnt from")
+    return json.loads((path / TRAINED_ON).read_text())
 
 
 def read_arrays(workdir: str | pathlib.Path, step: int | None = None) -> dict[str, np.ndarray]:

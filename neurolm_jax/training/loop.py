@@ -9,6 +9,7 @@ import jax
 from tqdm import tqdm
 
 from neurolm_jax.data import streams
+from neurolm_jax.data.held_out import held_out_steps
 from neurolm_jax.errors import memory_told
 from neurolm_jax.training import faults, metrics, sinks
 from neurolm_jax.training.checkpoint import Progress
@@ -20,6 +21,8 @@ from neurolm_jax.training.profiling import Profile
 from neurolm_jax.training.saving import Checkpoints
 from neurolm_jax.training.state import TrainState, make_train_step, make_validation_step, prepare
 from neurolm_jax.training.watchdog import Watchdog
+
+OF_TASKS = "answer_"  # how metrics begin that a task has of its own
 
 
 class Loop:
@@ -46,9 +49,9 @@ class Loop:
         self._train_step = profile.around(make_train_step(stage, mesh))
         self._validation_step = make_validation_step(stage, mesh)
         self._sources = sources
-        rows, size = next(iter(held_out.values()))
-        batches = min(max(1, len(rows) // size), stage.config.validation_batches)
-        self._validation = streams.Steps(held_out, batches, rows_to_read(mesh, held_out))
+        limits = stage.config.validation_rows, stage.config.validation_text_rows
+        mine = rows_to_read(mesh, held_out)
+        self._validation = held_out_steps(held_out, stage.empty_rows(), *limits, mine)
         rows, size = next(iter(sources.values()))
         self._epochs = size / len(rows)  # of the first source, in a step
         self._damaged = faults.Damaged(stage.config.data.damaged)
@@ -152,15 +155,23 @@ class Loop:
         )
 
     def _validate(self, weights):
-        """Metrics over the validation part, named ``validation_*``; none if the run is asked to end meanwhile."""
-        found = []
-        for i in range(len(self._validation)):
-            batch = streams.without_faults(self._validation[i])
-            found.append(self._validation_step(weights, put_batch(self._mesh, batch)))
-            if self._notice.here:
-                return {}
+        """Metrics over the validation part, named ``validation_*``, those of a task with its name behind; none if the
+        run is asked to end meanwhile."""
+        found, scalars = [], {}
+        for task, steps in self._validation:
+            of_task = []
+            for i in range(len(steps)):
+                batch = streams.without_faults(steps[i])
+                of_task.append(self._validation_step(weights, put_batch(self._mesh, batch)))
+                if self._notice.here:
+                    return {}
+            if task and of_task:
+                losses, others = metrics.total(of_task)
+                values = metrics.scalars({k: v for k, v in (losses | others).items() if k.startswith(OF_TASKS)})
+                scalars |= {f"{key}_{task}": value for key, value in values.items()}
+            found += of_task
         losses, others = metrics.total(found)
-        scalars = metrics.scalars(losses | others | {"loss": weighted(self._stage, losses)})
+        scalars |= metrics.scalars(losses | others | {"loss": weighted(self._stage, losses)})
         return {f"validation_{key}": value for key, value in scalars.items()}
 
     def _bar(self, start):

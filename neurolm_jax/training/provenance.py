@@ -19,7 +19,9 @@ HARMLESS = (
     "checkpoint_every",
     "keep_checkpoints",
     "evaluate_every",
-    "validation_batches",
+    "validation_batches",  # of earlier versions
+    "validation_rows",
+    "validation_text_rows",
     "log_every",
     "wandb",
     "mesh",

@@ -1,6 +1,7 @@
 """Writing checkpoints in the background, so that steps go on meanwhile (see ``checkpoint.py`` for what they are)."""
 
 import contextlib
+import json
 import logging
 import pathlib
 import re
@@ -13,7 +14,7 @@ from ml_collections import ConfigDict
 
 from neurolm_jax.errors import UserError
 from neurolm_jax.training import integrity, provenance
-from neurolm_jax.training.checkpoint import UNFINISHED, Progress, folder, remove_unfinished, steps
+from neurolm_jax.training.checkpoint import TRAINED_ON, UNFINISHED, Progress, folder, remove_unfinished, steps
 from neurolm_jax.training.state import TrainState
 
 
@@ -22,10 +23,18 @@ class Checkpoints:
 
     Args:
       data: hashes of what is learnt from.
+      trained_on: what this stage and those before it have been trained on, see ``data.trained_on``; the process that
+        finishes checkpoints writes it into each.
     """
 
-    def __init__(self, workdir: str | pathlib.Path, keep: int = 1, data: Mapping[str, str] | None = None):
-        self._data = dict(data or {})
+    def __init__(
+        self,
+        workdir: str | pathlib.Path,
+        keep: int = 1,
+        data: Mapping[str, str] | None = None,
+        trained_on: Mapping | None = None,
+    ):
+        self._data, self._trained_on = dict(data or {}), trained_on
         self._folder, self._keep, self._step = folder(workdir), keep, None
         logging.getLogger("absl").addFilter(_without_tracebacks)
         self._writer = ocp.AsyncCheckpointer(
@@ -96,6 +105,8 @@ class Checkpoints:
     def _add_digests(self):
         """Called when all is written, before the folder gets its name."""
         [unfinished] = self._folder.glob(f"{self._step}{UNFINISHED}*")
+        if self._trained_on is not None:
+            (unfinished / TRAINED_ON).write_text(json.dumps(self._trained_on))
         integrity.write_digests(unfinished)
 
     @contextlib.contextmanager
@@ -133,9 +144,9 @@ def writing(workdir: str | pathlib.Path, *arguments) -> Iterator[Checkpoints]:
         checkpoints.wait()
 
 
-def save_weights(workdir: str | pathlib.Path, weights, config: ConfigDict) -> None:
+def save_weights(workdir: str | pathlib.Path, weights, config: ConfigDict, trained_on: Mapping | None = None) -> None:
     """Weights from elsewhere as the checkpoint of step 0, without an optimizer's moments."""
-    with writing(workdir) as checkpoints:
+    with writing(workdir, 1, None, trained_on) as checkpoints:
         checkpoints.save_weights(weights, config)
 
 
