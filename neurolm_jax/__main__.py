@@ -14,7 +14,20 @@ from neurolm_jax.command import run
 from neurolm_jax.errors import UserError
 from neurolm_jax.suggestions import did_you_mean
 
-VERBS = ("download", "prepare", "train", "evaluate", "ask", "convert", "aot", "scaling", "report", "inspect", "bench")
+VERBS = (
+    "download",
+    "prepare",
+    "train",
+    "evaluate",
+    "ask",
+    "embed",
+    "convert",
+    "aot",
+    "scaling",
+    "report",
+    "inspect",
+    "bench",
+)
 
 
 def main() -> None:

@@ -138,3 +138,21 @@ def shapes(module, *inputs) -> dict:
 
 def jnp_tree(tree):
     return jax.tree.map(jnp.array, tree)
+
+
+def released_files(golden: Golden) -> dict[str, tuple[dict, dict]]:
+    """A tokenizer and a NeuroLM checkpoint as the official code saves them, small: {"VQ": (tensors, arguments) ...}."""
+    c = golden.config
+    encoder = {"n_layer": c["enc_layers"], "n_head": c["heads"], "n_embd": c["width"], "bias": False}
+    vq = {"encoder_args": encoder, "decoder_args": encoder | {"n_layer": c["dec_layers"]}}
+    gpt = {"n_layer": c["layers"], "n_head": c["heads_lm"], "n_embd": c["width_lm"], "block_size": c["block_size"]}
+    description = json.loads((pathlib.Path(__file__).parent / "golden" / f"{names('lm')[0]}.json").read_text())
+    manifest = description["manifest_neurolm"]
+    # The official code's encoder is one and the same in both files.
+    neurolm = {
+        key: golden.tensors[key.replace("tokenizer.", "VQ.encoder.")]
+        if key.startswith("tokenizer.")
+        else tensor(key, shape, c["seed"])
+        for key, shape in manifest.items()
+    }
+    return {"VQ": (golden.tensors, vq), "NeuroLM": (neurolm, {"model_args": gpt, "encoder_args": encoder})}

@@ -1,7 +1,5 @@
 """Released weights go in and come out again, tensor for tensor; faults are all named and nothing is written."""
 
-import json
-import pathlib
 import subprocess
 import sys
 
@@ -9,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_figures import Golden, names
-from named_tensors import tensor
+from golden_figures import Golden, names, released_files
 from safetensors.numpy import save_file
 from small_data import config
 
@@ -34,21 +31,8 @@ def golden():
 
 @pytest.fixture(scope="module")
 def released(golden):
-    """A tokenizer and a NeuroLM checkpoint as the official code saves them, small: {"VQ": (tensors, arguments) ...}."""
-    c = golden.config
-    encoder = {"n_layer": c["enc_layers"], "n_head": c["heads"], "n_embd": c["width"], "bias": False}
-    vq = {"encoder_args": encoder, "decoder_args": encoder | {"n_layer": c["dec_layers"]}}
-    gpt = {"n_layer": c["layers"], "n_head": c["heads_lm"], "n_embd": c["width_lm"], "block_size": c["block_size"]}
-    description = json.loads((pathlib.Path(__file__).parent / "golden" / f"{names('lm')[0]}.json").read_text())
-    shapes = description["manifest_neurolm"]
-    # The official code's encoder is one and the same in both files.
-    neurolm = {
-        key: golden.tensors[key.replace("tokenizer.", "VQ.encoder.")]
-        if key.startswith("tokenizer.")
-        else tensor(key, shape, c["seed"])
-        for key, shape in shapes.items()
-    }
-    return {"VQ": (golden.tensors, vq), "NeuroLM": (neurolm, {"model_args": gpt, "encoder_args": encoder})}
+    """{"VQ": (tensors, arguments), "NeuroLM": ...}"""
+    return released_files(golden)
 
 
 @pytest.fixture

@@ -206,7 +206,7 @@ def test_features_may_be_averaged(model, windows):
     close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
     for part, electrodes, seconds in ((windows[0], 4, 2), (windows[2], 14, 1)):
         whole, of_window, of_electrodes = (
-            encode_windows(model, part, pool)[0] for pool in ("none", "window", "electrode")
+            encode_windows(model, part, pool)[0] for pool in ("none", "window", "channel")
         )
         tokens = whole.reshape(len(whole), seconds, electrodes, 32)
         close(of_window, np.concatenate([tokens.mean((1, 2)), tokens.std((1, 2))], 1))
@@ -214,7 +214,7 @@ def test_features_may_be_averaged(model, windows):
 
 
 def test_windows_are_alike_if_their_electrodes_are(model, windows, monkeypatch):
-    from neurolm_jax.inference import features
+    from neurolm_jax.inference import pooling as limits
 
     one = few(windows[0], range(3))
     fewer, other = (
@@ -228,11 +228,11 @@ def test_windows_are_alike_if_their_electrodes_are(model, windows, monkeypatch):
     for records in (fewer, other):
         assert pooling(model, one, Few(one.task, records, one.labels)) == "window"
     tokens = 32 * one.task.seconds * len(one.records[0].electrodes)
-    monkeypatch.setattr(features, "MOST_TOKENS", tokens)
+    monkeypatch.setattr(limits, "MAX_FROM_TOKENS", tokens)
     assert pooling(model, one) == "none"
-    monkeypatch.setattr(features, "MOST_TOKENS", tokens - 1)
-    assert pooling(model, one) == "electrode"
-    monkeypatch.setattr(features, "MOST_ELECTRODES", 10)
+    monkeypatch.setattr(limits, "MAX_FROM_TOKENS", tokens - 1)
+    assert pooling(model, one) == "channel"
+    monkeypatch.setattr(limits, "MAX_FROM_CHANNELS", 10)
     assert pooling(model, one) == "window"
 
 

@@ -20,11 +20,13 @@ from neurolm_jax.eeg.tasks import load_task, prompts
 from neurolm_jax.eeg.tasks.readers import duration_of, foreign_bytes
 from neurolm_jax.errors import UserError
 from neurolm_jax.inference import findings
+from neurolm_jax.inference.encoder import Encoder
 from neurolm_jax.inference.generation import generate
 from neurolm_jax.inference.measures import with_temperature
-from neurolm_jax.inference.model import Trained, load_trained, trusted_tasks
+from neurolm_jax.inference.model import load_trained, trusted_tasks
 from neurolm_jax.inference.questions import Question, Size
 from neurolm_jax.inference.scoring import probabilities_of
+from neurolm_jax.inference.windows import check_every, window_begins
 
 if TYPE_CHECKING:  # MNE takes a second to import
     import mne
@@ -115,11 +117,11 @@ class Answers:
         return mne.Annotations(self.onsets, np.full(len(self.onsets), self.seconds), described)
 
 
-class Answerer:
-    """A trained model that answers questions about recordings."""
+class Answerer(Encoder):
+    """A trained model that answers questions about recordings, and has their features as ``Encoder`` does."""
 
     def __init__(self, workdir: str | pathlib.Path, trust_code: bool = False):
-        self._model: Trained = load_trained(workdir)
+        super().__init__(load_trained(workdir))
         self._tasks = [load_task(name) for name in trusted_tasks(workdir, self._model.stage.config, trust_code)]
         self._temperatures, self._notes = _temperatures(pathlib.Path(workdir), self._model.written)
 
@@ -161,8 +163,7 @@ class Answerer:
             raise UserError(f"window: must be whole seconds from 1 to {longest}, not {seconds:g}")
         seconds = int(seconds)
         every = seconds if every is None else every
-        if not 1 / RATE <= every < float("inf"):
-            raise UserError(f"every: want {1 / RATE:g} s or more, not {every:g}")
+        check_every(every)
         settings = task.preprocessing if task else Preprocessing()
         check_rate(raw, name)
         too_short = UserError(f"{name}: too short, {duration_of(raw):.1f} s; a window has {seconds} s")
@@ -171,10 +172,9 @@ class Answerer:
         wanted = task.channels if task else ()
         channels, left_out, notes = _choose(raw, wanted, name)
         signal, mains = _prepare(raw, channels, settings, mains, name)
-        length = signal.samples.shape[1] - seconds * RATE
-        if length < 0:  # of a recording no longer than a window, resampling may leave a sample less
+        begins = window_begins(signal.samples.shape[1], seconds, every)
+        if not len(begins):  # of a recording no longer than a window, resampling may leave a sample less
             raise too_short
-        begins = np.unique(np.round(np.arange(0, length + 1, min(every * RATE, length + 1))).astype(int))
 
         def record(i):
             samples = signal.samples[:, begins[i] : begins[i] + seconds * RATE]

@@ -1,7 +1,8 @@
 """What simple methods reach on the same windows: logistic regression on features of each window."""
 
 import warnings
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from neurolm_jax.inference.windows import Windows
 BANDS = ((0.5, 4), (4, 8), (8, 13), (13, 30), (30, 45))  # Hz
 MEANS = 28  # stretches of a window whose mean is taken
 MOST = 20_000  # training windows that a regression is fitted to
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of regressions, of which cross-validation chooses one
 SLOW = 2000  # windows from which on all cores are worth their starting
 
 
@@ -51,9 +53,26 @@ def slow_wave(samples: np.ndarray) -> np.ndarray:
 
 
 def probe(train: np.ndarray, labels: np.ndarray, groups: np.ndarray, test: np.ndarray, classes: int) -> np.ndarray:
-    """Class probabilities [N, classes] of standardised, regularised logistic regression.
+    """Class probabilities [N, classes] of standardised, regularised logistic regression, see ``fit_regression``."""
+    found = np.zeros((len(test), classes))
+    present = np.unique(labels)
+    if len(present) == 1:
+        found[:, present[0]] = 1
+        return found
+    found[:, present] = fit_regression(train, labels, groups).predict_proba(test)
+    return found
 
-    Its strength is chosen by cross-validation inside the training part, which keeps groups (subjects) together.
+
+def fit_regression(
+    train: np.ndarray, labels: np.ndarray, groups: np.ndarray, strengths: Sequence[float] = STRENGTHS
+) -> Any:
+    """Fit standardised, regularised logistic regression to features [N, F] and labels [N] of two classes or more.
+
+    Its strength is chosen by cross-validation inside the training part, which keeps groups (subjects) together; of a
+    class with too few of them it is scikit-learn's own.
+
+    Returns:
+      A fitted estimator of scikit-learn.
     """
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
@@ -61,24 +80,17 @@ def probe(train: np.ndarray, labels: np.ndarray, groups: np.ndarray, test: np.nd
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    found = np.zeros((len(test), classes))
-    present, counts = np.unique(labels, return_counts=True)
-    if len(present) == 1:
-        found[:, present[0]] = 1
-        return found
     model = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler(), LogisticRegression(max_iter=2000))
-    strengths = {"logisticregression__C": [1e-4, 1e-3, 1e-2, 1e-1, 1]}
+    present, counts = np.unique(labels, return_counts=True)
     _, group = np.unique(groups.astype(str), return_inverse=True)
     folds = min(5, int(counts.min()), min(len(np.unique(group[labels == k])) for k in present))
     if folds < 2:
-        fitted = model.fit(train, labels)
-    else:
-        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
-        jobs = -1 if len(labels) > SLOW else None
-        search = GridSearchCV(model, strengths, scoring="balanced_accuracy", cv=splitter, n_jobs=jobs)
-        with warnings.catch_warnings():
-            # Of few people, a fold may lack a class: that is no fault, and known.
-            warnings.filterwarnings("ignore", "y_pred contains classes not in y_true|A single label was found")
-            fitted = search.fit(train, labels, groups=group)
-    found[:, present] = fitted.predict_proba(test)
-    return found
+        return model.fit(train, labels)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
+    jobs = -1 if len(labels) > SLOW else None
+    grid = {"logisticregression__C": list(strengths)}
+    search = GridSearchCV(model, grid, scoring="balanced_accuracy", cv=splitter, n_jobs=jobs)
+    with warnings.catch_warnings():
+        # Of few people, a fold may lack a class: that is no fault, and known.
+        warnings.filterwarnings("ignore", "y_pred contains classes not in y_true|A single label was found")
+        return search.fit(train, labels, groups=group)

@@ -8,19 +8,15 @@ import numpy as np
 
 from neurolm_jax.data.dialogues import crop
 from neurolm_jax.inference.model import Trained, over_rows
+from neurolm_jax.inference.pooling import least_pool, pooled
 from neurolm_jax.inference.questions import Question, QuestionRows, Size, row_size
 from neurolm_jax.inference.windows import Windows, middle
-
-# Numbers of a window that a probe reads one by one, at most.
-MOST_TOKENS, MOST_ELECTRODES = 4096, 8192
-POOLS = ("none", "electrode", "window")
 
 
 def pooling(model: Trained, *parts: Windows) -> str:
     """How far the features of all parts' windows are averaged for a probe; the least that leaves it few enough numbers.
 
-    "none" keeps every token; "electrode" averages over seconds, which wants the same electrodes in all windows;
-    "window" averages over all tokens.
+    "none" and "channel" want the same electrodes in all windows; see ``pooled``.
     """
     width = model.stage.tokenizer_config.encoder.width
     montages = {montage for windows in parts for montage in windows.montages.tolist()}
@@ -28,9 +24,7 @@ def pooling(model: Trained, *parts: Windows) -> str:
         return "window"
     electrodes = max(int(windows.channels.max()) for windows in parts if len(windows))
     seconds = max(windows.task.seconds for windows in parts)
-    if electrodes * seconds * width <= MOST_TOKENS:
-        return "none"
-    return "electrode" if electrodes * width <= MOST_ELECTRODES else "window"
+    return least_pool(electrodes, seconds, width)
 
 
 def encode_windows(
@@ -38,8 +32,7 @@ def encode_windows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features of every window's middle crop, and how often each code occurs in them, [K].
 
-    Features [N, F]: all of a window's S * C * W for ``pool`` "none"; their means over seconds, C * W, for "electrode";
-    mean and deviation of each of the W dimensions over its tokens for "window". See ``pooling``.
+    Features [N, F]: of each window what ``pooled`` leaves, in one row. See ``pooling``.
     """
     task = windows.task
 
@@ -57,16 +50,10 @@ def encode_windows(
         for number in rows.questions(row):
             here = slice(stop, stop := stop + sizes[number].eeg)
             tokens = np.asarray(features[here], np.float32)
-            found[number] = _pooled(tokens, int(windows.channels[number]), pool)
+            tokens = tokens.reshape(task.seconds, int(windows.channels[number]), -1)
+            found[number] = pooled(tokens, pool).ravel()
             counts += np.bincount(codes[here], minlength=len(counts))
     return np.stack(found), counts
-
-
-def _pooled(tokens, electrodes, pool):
-    """[S * C, W], time-major -> [F]."""
-    if pool == "window":
-        return np.concatenate([tokens.mean(0), tokens.std(0)])
-    return (tokens if pool == "none" else tokens.reshape(-1, electrodes, tokens.shape[-1]).mean(0)).ravel()
 
 
 @functools.lru_cache(maxsize=4)

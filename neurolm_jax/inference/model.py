@@ -15,15 +15,19 @@ from neurolm_jax.data import streams
 from neurolm_jax.errors import UserError
 from neurolm_jax.stages.instruct import InstructStage
 from neurolm_jax.stages.restore import restore_stage
-from neurolm_jax.training.checkpoint import newest_step, written_at
+from neurolm_jax.training.checkpoint import newest_step, read_config, written_at
 from neurolm_jax.training.mesh import batch_parts, make_mesh, matmul_precision, put_batch, rows_to_read
 
 TOKENS = 16_384  # in each part of a batch
 THREADS = 4
+WITH_ENCODER = ("tokenizer", "pretrain", "instruct")  # stages
 
 
 class Trained(NamedTuple):
-    """An instruct stage with its weights after so many steps, placed on a mesh; ``written`` is when they were."""
+    """A stage with its weights after so many steps, placed on a mesh; ``written`` is when they were.
+
+    It is an instruct stage but where only features are wanted, which tokenizer and pretrain have too.
+    """
 
     stage: InstructStage
     weights: Any
@@ -38,11 +42,33 @@ def load_trained(workdir: str | pathlib.Path) -> Trained:
     Raises:
       UserError: there is none, or it is of another stage.
     """
+    return _load(workdir, ("instruct",), "only instruct answers questions")
+
+
+def load_encoder(workdir: str | pathlib.Path) -> Trained:
+    """Load the newest checkpoint of a tokenizer, pretrain or instruct stage, on all devices.
+
+    Raises:
+      UserError: there is none, or it is of the language stage, which has no encoder.
+    """
+    return _load(workdir, WITH_ENCODER, "features are those of tokenizer, pretrain or instruct")
+
+
+def _load(workdir, stages, wanted):
     mesh, step = make_mesh(), newest_step(workdir)
     stage, weights = restore_stage(workdir, mesh, step)
-    if stage.config.stage != "instruct":
-        raise UserError(f"{workdir}: a checkpoint of stage {stage.config.stage}; only instruct answers questions")
+    if stage.config.stage not in stages:
+        raise UserError(f"{workdir}: a checkpoint of stage {stage.config.stage}; {wanted}")
     return Trained(stage, weights, mesh, step, written_at(workdir, step))
+
+
+def stage_of(workdir: str | pathlib.Path) -> str:
+    """Name of the stage whose checkpoints a workdir has.
+
+    Raises:
+      UserError: there is none.
+    """
+    return read_config(workdir).stage
 
 
 def trusted_tasks(workdir: str | pathlib.Path, config: ConfigDict, trust_code: bool) -> tuple[str, ...]:

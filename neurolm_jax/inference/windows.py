@@ -86,6 +86,18 @@ def _per_record(parts, name):
     return np.array([of_part[number] for of_part, numbers in names for number in numbers], object)
 
 
+def window_begins(total: int, seconds: int, every: float) -> np.ndarray:
+    """First samples of the windows of so many seconds, ``every`` seconds, that lie inside ``total`` samples."""
+    length = total - seconds * RATE
+    return np.unique(np.round(np.arange(0, length + 1, min(every * RATE, max(length, 0) + 1))).astype(int))
+
+
+def check_every(every: float) -> None:
+    """Raises UserError where the seconds from window to window are less than a sample, or no number."""
+    if not 1 / RATE <= every < float("inf"):
+        raise UserError(f"every: want {1 / RATE:g} s or more, not {every:g}")
+
+
 def crops(task: Task, samples: int) -> np.ndarray:
     """First samples of the crops whose answers are averaged: evenly spread over what a window of so many samples has to
     spare."""

@@ -3,8 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from neurolm_jax.data.eeg_rows import float_patches
-from neurolm_jax.models import quantizer
 from neurolm_jax.models.config import PATCH_SAMPLES
 from neurolm_jax.models.losses import Mean
 from neurolm_jax.models.neurolm import NeuroLM, standardise_features
@@ -12,6 +10,7 @@ from neurolm_jax.models.tokenizer import Tokenizer, create_tokenizer_state, with
 from neurolm_jax.stages import corpora
 from neurolm_jax.stages.base import Stage, Tree, Weights
 from neurolm_jax.stages.language import text_loss
+from neurolm_jax.stages.tokenizer import encode_rows
 
 
 class NeuroLMStage(Stage):
@@ -40,15 +39,9 @@ class NeuroLMStage(Stage):
 
     def encode(self, extra: Tree, eeg: dict) -> tuple[jax.Array, jax.Array]:
         """One pass of the frozen encoder: features as the language model reads them [B, E, W], and codes [B, E]."""
-        model, variables = Tokenizer(self.tokenizer_config), {"params": extra["tokenizer"]}
-        ids = eeg["channel"], eeg["second"], eeg["segment"]
-        encoding = jax.lax.stop_gradient(model.apply(variables, float_patches(eeg), *ids, method="encode"))
         state = extra["state"]
-        features = standardise_features(
-            self.model_config, encoding.features, state.feature_mean, state.feature_variance
-        )
-        z = quantizer.normalise(encoding.z)
-        codes = quantizer.nearest(state.codebook.vectors, z.reshape(-1, z.shape[-1])).reshape(z.shape[:2])
+        features, codes = encode_rows(self.tokenizer_config, extra["tokenizer"], state, eeg)
+        features = standardise_features(self.model_config, features, state.feature_mean, state.feature_variance)
         return features, codes
 
     def text_loss(self, params: dict, text: jax.Array, rng: jax.Array, train: bool) -> tuple[Mean, Mean]:

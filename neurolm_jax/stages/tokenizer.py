@@ -176,6 +176,20 @@ def tokenizer_terms(
     return Terms(losses, {"code_counts": counts, "code_vector_moments": products}, observed)
 
 
+def encode_rows(config: TokenizerConfig, params: Tree, state: TokenizerState, eeg: dict) -> tuple[jax.Array, jax.Array]:
+    """Return the frozen encoder's features [B, T, W] of rows of EEG, and their codes [B, T].
+
+    Args:
+      params: of the encoder and the code projection; others may lie beside them.
+    """
+    ids = eeg["channel"], eeg["second"], eeg["segment"]
+    encoding = Tokenizer(config).apply({"params": params}, float_patches(eeg), *ids, method="encode")
+    encoding = jax.lax.stop_gradient(encoding)
+    z = quantizer.normalise(encoding.z)
+    codes = quantizer.nearest(state.codebook.vectors, z.reshape(-1, z.shape[-1])).reshape(z.shape[:2])
+    return encoding.features, codes
+
+
 def learn(
     config: TokenizerConfig, state: TokenizerState, observed: Observed, rng: jax.Array
 ) -> tuple[TokenizerState, jax.Array]:
