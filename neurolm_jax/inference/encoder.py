@@ -19,7 +19,7 @@ from neurolm_jax.inference.model import TOKENS, Trained, load_encoder
 from neurolm_jax.inference.pooling import POOLS, least_pool, pooled
 from neurolm_jax.inference.signals import Recording, electrode_names, epochs_of, is_epochs, recording_of
 from neurolm_jax.inference.windows import check_every
-from neurolm_jax.training.mesh import batch_parts, put_batch
+from neurolm_jax.training.mesh import batch_parts, matmul_precision, put_batch
 
 if TYPE_CHECKING:  # MNE takes a second to import
     import mne
@@ -259,17 +259,20 @@ class Encoder:
         parts = batch_parts(self._model.mesh)
         count = math.ceil(len(windows) / each)
         count = min(most, math.ceil(2 ** math.ceil(math.log2(count)) / parts) * parts)
+        literal_names = tokenizer_config(self._model.stage).encoder.literal_names
         rows = []
         for i in range(count):
             row, place = empty_row(length), 0
             for segment, samples in enumerate(windows[i * each : (i + 1) * each], start=1):
-                place = fill_row(row, place, segment, samples / MICROVOLTS, electrodes)
+                samples = samples / MICROVOLTS
+                place = fill_row(row, place, segment, samples, electrodes, literal_names=literal_names)
             rows.append(row)
         return jax.tree.map(lambda *arrays: np.stack(arrays), *rows)
 
     def _run(self, function, rows):
-        with self._one_at_a_time, jax.set_mesh(self._model.mesh):
-            return function(self._model.weights, put_batch(self._model.mesh, rows))
+        model = self._model
+        with self._one_at_a_time, jax.set_mesh(model.mesh), matmul_precision(model.stage.config):
+            return function(model.weights, put_batch(model.mesh, rows))
 
     def _pool(self, pool, channels, seconds, layer):
         return least_pool(len(channels), seconds, self.width(layer)) if pool == "auto" else pool

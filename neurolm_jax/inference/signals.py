@@ -10,6 +10,7 @@ from neurolm_jax.eeg.electrodes import VOCABULARY
 from neurolm_jax.eeg.filtering import Filter, mne_pipeline
 from neurolm_jax.eeg.identity import STRETCH, middle
 from neurolm_jax.eeg.mains import detect_mains
+from neurolm_jax.eeg.montage import unknown_montage
 from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, check_rate, choose_channels
 from neurolm_jax.eeg.tasks.readers import duration_of, foreign_bytes
 from neurolm_jax.errors import UserError
@@ -285,6 +286,8 @@ def _info(count, channels, rate):
 
 
 def _choose(raw, name, left_out=None):
+    if fault := unknown_montage(raw):
+        raise UserError(f"{name}: {fault}")
     chosen, left_out = choose_channels(raw, left_out)
     if not chosen:
         raise UserError(f"{name}: none of its channels is a known electrode ({', '.join(raw.ch_names[:8])} ...)")
