@@ -168,10 +168,10 @@ def test_prepare_writes_to_an_address(url, tmp_path, monkeypatch, capsys):
 
 def test_test_parts_in_linked_folders_are_known(tmp_path):
     told = [{"name": "a", "hash": "h", "outcome": "used"}]
-    for name, split in (("elsewhere/set/windows/test", "test"), ("root/twin", "train")):
+    for name, split in (("far/away/elsewhere/set/windows/test", "test"), ("root/twin", "train")):
         shards.write(tmp_path / name, [(b"x", {})], {"kind": "task", "split": split, "recordings": told})
     config = ConfigDict({"data": {"root": str(tmp_path / "root"), "train": ("twin",), "share": 1.0}})
     corpora.training(config)
-    (tmp_path / "root" / "set").symlink_to(tmp_path / "elsewhere" / "set")
+    (tmp_path / "root" / "set").symlink_to(tmp_path / "far" / "away" / "elsewhere" / "set")
     with pytest.raises(UserError, match="twin: recording a is, .*set/windows/test"):
         corpora.training(config)
