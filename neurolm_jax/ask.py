@@ -10,6 +10,7 @@ for MNE (.txt, -annot.fif) or for EDFbrowser and other viewers (.edf, an EDF+ fi
 Without --question it lists what W was taught. No medical device: for research, not for diagnosis or treatment.
 """
 
+import dataclasses
 import json
 import pathlib
 
@@ -46,10 +47,13 @@ def main() -> None:
     if arguments.annotations:
         reporting.check_annotations(arguments.annotations)
 
+    from neurolm_jax.eeg.reading import warnings_by_kind
     from neurolm_jax.eeg.tasks.readers import read_raw
-    from neurolm_jax.inference.asking import Answerer
+    from neurolm_jax.inference.asking import Answerer, warning_notes
 
-    raw = read_raw(arguments.recording) if arguments.recording else None
+    given: dict[str, int] = {}
+    with warnings_by_kind(given):
+        raw = read_raw(arguments.recording) if arguments.recording else None
     model = Answerer(arguments.checkpoint, arguments.trust_code)
     if not arguments.question:
         for name, question in model.questions.items():
@@ -57,6 +61,7 @@ def main() -> None:
         return
     options = {"every": arguments.every, "window": arguments.window, "mains": arguments.mains}
     found = model.ask(raw, arguments.question, name=str(arguments.recording), **options)
+    found = dataclasses.replace(found, notes=(*found.notes, *warning_notes(given)))
     if arguments.json:
         print(json.dumps(found.to_dict(), indent=1, allow_nan=False))
     else:

@@ -1,5 +1,6 @@
 """A downstream task's windows and recordings as shards, split by split, one recording in memory at a time."""
 
+import collections
 import contextlib
 import dataclasses
 import pathlib
@@ -9,17 +10,25 @@ import numpy as np
 
 from neurolm_jax.corpus.excluded import NOTHING, Excluded
 from neurolm_jax.corpus.parts import entry
-from neurolm_jax.corpus.recording import PIECE
+from neurolm_jax.corpus.recording import PIECE, SHORTEST
 from neurolm_jax.data import shards
+from neurolm_jax.eeg import quality
+from neurolm_jax.eeg.electrodes import electrode_id
 from neurolm_jax.eeg.identity import middle, recording_hash
 from neurolm_jax.eeg.preprocessing import RATE, Signal, choose_channels, known_channels, preprocess
+from neurolm_jax.eeg.quality import Fitness
+from neurolm_jax.eeg.reading import corrected, dropped_channels, warnings_by_kind
 from neurolm_jax.eeg.records import Record, encode
+from neurolm_jax.eeg.stretches import bounds, read_microvolts
 from neurolm_jax.eeg.tasks import Opened, Recording, Task
 from neurolm_jax.eeg.tasks.base import SPLITS, Window
 from neurolm_jax.eeg.tasks.readers import duration_of, foreign_bytes, read_raw
 from neurolm_jax.eeg.tasks.splits import assign
+from neurolm_jax.eeg.timeline import timeline
 from neurolm_jax.errors import UserError
 from neurolm_jax.outputs import appearing_folder
+
+CROSSES_JUMP = "time jumps within it"
 
 
 def write_task(
@@ -58,12 +67,15 @@ def write_task(
             if recording.left_out:
                 side.outcome(recording, reason=recording.left_out)
                 continue
+            given: dict[str, int] = {}
             try:
-                _write_recording(task, recording, digests, NOTHING if split == "test" else without, side)
+                with warnings_by_kind(given):
+                    _write_recording(task, recording, digests, NOTHING if split == "test" else without, side)
             except UserError as error:
                 if not skip_faulty:
                     raise UserError(f"{error} (--skip_faulty leaves such a recording out)") from error
                 side.outcome(recording, reason=str(error))
+            side.warned(given)
         if not any(side.windows for side in folders.values()):
             raise UserError(f"{path}: no labelled window in any of its {len(recordings)} recordings")
         for split, side in folders.items():
@@ -91,10 +103,15 @@ class _Folder:
 
     def outcome(self, recording: Recording, became="skipped", reason: str | None = None, hours=0.0, **read):
         """What became of a recording; returns its number."""
-        known = {"hash": "", "file_hashes": [], "rate": None, "channels": []} | read
+        known = {"hash": "", "file_hashes": [], "rate": None, "channels": [], "left_out": {}, "jumps": {}}
+        known |= {"bad_channel_seconds": {}, "left_out_windows": {}, "marked_windows": {}} | read
         told = {"name": recording.name, "subject": recording.subject, "outcome": became, "reason": reason}
         self._outcomes.append(told | known | {"hours": hours})
         return len(self._outcomes) - 1
+
+    def warned(self, counts: dict[str, int]) -> None:
+        """How often each warning was given while the last recording was read."""
+        self._outcomes[-1]["warnings"] = counts
 
     def write(self, kind: str, record: Record, number: int) -> None:
         self.windows += kind == "task"
@@ -145,12 +162,14 @@ def _same(raw, other) -> bool:
     names = list(choose_channels(raw)[0])
     if raw.n_times != other.n_times or names != list(choose_channels(other)[0]):
         return False
-    first, second = (r.get_data(names, *middle(r), verbose="error") if names else None for r in (raw, other))
+    first, second = (r.get_data(names, *middle(r), verbose="warning") if names else None for r in (raw, other))
     return np.array_equal(first, second, equal_nan=True) if names else True
 
 
 def _write_recording(task, recording, digests, without, side):
     opened = recording.open()
+    with foreign_bytes(recording.name):
+        opened = opened._replace(raw=corrected(opened.raw))
     raw, windows = opened.raw, opened.windows
     rate, channels = float(raw.info["sfreq"]), known_channels(raw, task.channels)
     if task.rates and rate not in task.rates:
@@ -164,24 +183,78 @@ def _write_recording(task, recording, digests, without, side):
     with foreign_bytes(recording.name):
         digest = recording_hash(raw, round(begin * rate), round(end * rate))
         files = digests.of_files(recording, opened, digest)
-        read = {"hash": digest, "file_hashes": files, "rate": rate, "channels": list(channels)}
-        raw = raw.copy().pick(list(channels), verbose="error").load_data(verbose="error") if channels else raw
+        left_out = {n: reason for n, reason in dropped_channels(raw).items() if _wanted(n, task)}
+        read = {"hash": digest, "file_hashes": files, "rate": rate, "jumps": timeline(raw).jumps}
     if digest and digest in digests.seen:
-        side.outcome(recording, reason=f"a copy of {digests.seen[digest]}", **read)
+        side.outcome(recording, reason=f"a copy of {digests.seen[digest]}", channels=list(channels), **read)
         return
     if reason := without.reason(task.cohort or task.name, recording.subject, digest, *files):
-        side.outcome(recording, "excluded", reason, **read)
+        side.outcome(recording, "excluded", reason, channels=list(channels), **read)
         return
-    signal = preprocess(raw, task.preprocessing, recording.name, task.channels)
-    records = [labelled_record(task, recording, signal, window) for window in windows]
+    off_scale = _off_scale(raw, channels, recording.name)
+    left_out |= off_scale
+    kept = [name for name in channels if name not in off_scale]
+    with foreign_bytes(recording.name):
+        chosen = raw.copy().pick(kept, verbose="warning") if off_scale else raw
+        signal = preprocess(chosen, task.preprocessing, recording.name, task.channels)
+    records, left_out_windows, marked_windows = [], collections.Counter(), collections.Counter()
+    for window in windows:
+        record, fit = labelled_record(task, recording, signal, window)
+        marked_windows.update(fit.marks)
+        if fit.fault:
+            left_out_windows[fit.fault] += 1
+        else:
+            records.append(record)
+    first, last = (round(second * RATE) for second in (begin, end))
+    flags = signal.flags[:, first:last]
+    read |= {
+        "channels": kept,
+        "left_out": left_out,
+        "bad_channel_seconds": quality.counts(flags, RATE),
+        "left_out_windows": dict(left_out_windows),
+        "marked_windows": dict(marked_windows),
+    }
+    if not records:
+        faults = ", ".join(f"{fault} in {count}" for fault, count in left_out_windows.items())
+        side.outcome(recording, reason=f"none of its {len(windows)} windows is fit for use ({faults})", **read)
+        return
+    runs = []
+    for number, (start, stop) in enumerate(signal.spans):
+        for at, to in bounds(max(start, first), min(stop, last)):
+            good = quality.good_runs(signal.flags[:, at:to], SHORTEST * RATE)
+            runs += [(number, rows, at + begins, at + ends) for rows, begins, ends in good]
+    hours = sum(ends - begins for _, _, begins, ends in runs) / RATE / 3600
     digests.seen[digest] = recording.name
-    number = side.outcome(recording, "used", hours=(end - begin) / 3600, **read)
+    number = side.outcome(recording, "used", hours=hours, **read)
     for record in records:
         side.write("task", record, number)
-    first, last = (round(second * RATE) for second in (begin, end))
-    last = min(last, signal.samples.shape[1])
-    for start in range(first, last, PIECE * RATE):
-        side.write("eeg", _record(task, recording, signal, start, min(start + PIECE * RATE, last)), number)
+    for span, rows, begins, ends in runs:
+        for start in range(begins, ends, PIECE * RATE):
+            record = _record(task, recording, signal, start, min(start + PIECE * RATE, ends), channels=rows)
+            side.write("eeg", dataclasses.replace(record, span=span), number)
+
+
+def _wanted(name, task):
+    """Whether the task would read a channel of that name."""
+    electrode = electrode_id(name)
+    return electrode is not None and (not task.channels or electrode in map(electrode_id, task.channels))
+
+
+def _off_scale(raw, channels, name) -> dict[str, str]:
+    """Reasons by name of the channels that are not on the scale of EEG.
+
+    Raises:
+      UserError: none is.
+    """
+    if not channels:
+        return {}
+    names = list(channels)
+    with foreign_bytes(name):
+        sample = read_microvolts(raw, [raw.ch_names.index(channel) for channel in names], *middle(raw))
+    deviations = quality.deviations(sample, float(raw.info["sfreq"]))
+    if fault := quality.unit_fault(deviations):
+        raise UserError(f"{name}: {fault}")
+    return {names[channel]: reason for channel, reason in quality.scale_faults(deviations).items()}
 
 
 def _check_window(task, recording, window, begin, end):
@@ -201,15 +274,24 @@ def _check_window(task, recording, window, begin, end):
         )
 
 
-def labelled_record(task: Task, recording: Recording, signal: Signal, window: Window) -> Record:
-    """A window of a prepared signal, told from its baseline where the task says so."""
+def labelled_record(task: Task, recording: Recording, signal: Signal, window: Window) -> tuple[Record, Fitness]:
+    """A window of a prepared signal, told from its baseline where the task says so, and what it is fit for."""
     # The whole window even where its edges lie between samples.
     length = round(window.duration * RATE)
     begin = min(round(window.onset * RATE), signal.samples.shape[1] - length)
     if begin < 0:
         raise UserError(f"{recording.name}: too short for its window of {window.duration:g} s")
-    record = _record(task, recording, signal, begin, begin + length, window.label)
-    return dataclasses.replace(record, samples=from_baseline(task, record.samples))
+    begin, fit = judge_window(signal, begin, length)
+    record = _record(task, recording, signal, begin, begin + length, window.label, fit.channels)
+    return dataclasses.replace(record, samples=from_baseline(task, record.samples)), fit
+
+
+def judge_window(signal: Signal, begin: int, length: int) -> tuple[int, Fitness]:
+    """First sample of a window, moved by one if that keeps it within a span, and what the window is fit for."""
+    begins = [b for b in (begin, begin + 1, begin - 1) if b >= 0 and signal.same_span(b, b + length)]
+    if begins:
+        return begins[0], quality.fitness(signal.flags[:, begins[0] : begins[0] + length])
+    return begin, quality.fitness(signal.flags[:, begin : begin + length])._replace(fault=CROSSES_JUMP)
 
 
 def from_baseline(task: Task, samples: np.ndarray) -> np.ndarray:
@@ -219,10 +301,11 @@ def from_baseline(task: Task, samples: np.ndarray) -> np.ndarray:
     return samples - samples[:, : round(task.baseline * RATE)].mean(axis=1, keepdims=True)
 
 
-def _record(task, recording, signal, begin, stop, label=None):
+def _record(task, recording, signal, begin, stop, label=None, channels=None):
+    rows = range(len(signal.electrodes)) if channels is None else channels
     return Record(
-        samples=signal.samples[:, begin:stop],
-        electrodes=signal.electrodes,
+        samples=signal.samples[rows, begin:stop],
+        electrodes=tuple(signal.electrodes[row] for row in rows),
         source=task.name,
         recording=recording.name,
         subject=recording.subject,

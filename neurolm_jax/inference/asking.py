@@ -1,5 +1,6 @@
 """Questions about a recording of the user's own."""
 
+import collections
 import dataclasses
 import datetime
 import pathlib
@@ -7,15 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neurolm_jax.corpus.labelled import from_baseline
+from neurolm_jax.corpus.labelled import from_baseline, judge_window
 from neurolm_jax.data.dialogues import prompt_tokens
 from neurolm_jax.eeg import quality
 from neurolm_jax.eeg.identity import middle
 from neurolm_jax.eeg.mains import detect_mains
 from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, check_rate, choose_channels, known_channels, preprocess
+from neurolm_jax.eeg.reading import corrected, warnings_by_kind
 from neurolm_jax.eeg.records import Record
+from neurolm_jax.eeg.stretches import read_microvolts
 from neurolm_jax.eeg.tasks import load_task, prompts
 from neurolm_jax.eeg.tasks.readers import duration_of, foreign_bytes
+from neurolm_jax.eeg.timeline import timeline
 from neurolm_jax.errors import UserError
 from neurolm_jax.inference import findings
 from neurolm_jax.inference.generation import generate
@@ -49,6 +53,7 @@ class Answers:
       left_out: reason by channel not used.
       mains: Hz that were notched, None for none.
       start: date and time of the recording's first sample, None if it does not tell.
+      marks: of each window, what is bad in it: kinds of ``quality.KINDS``, () for none.
       notes: what a reader should know.
       temperature: of the probabilities' calibration, 1 for none.
     """
@@ -65,15 +70,21 @@ class Answers:
     left_out: dict[str, str]
     mains: float | None
     start: datetime.datetime | None = None
+    marks: tuple[tuple[str, ...], ...] = ()
     notes: tuple[str, ...] = ()
     temperature: float = 1.0
 
     @property
     def overall(self) -> dict[str, float]:
-        """Probability of each choice for the whole recording: the mean over its windows; {} for free text."""
+        """Probability of each choice for the whole recording, {} for free text.
+
+        It is the mean over the windows, without those that are missing, huge or marked BAD if there are others.
+        """
         if self.probabilities is None:
             return {}
-        return dict(zip(self.choices, self.probabilities.mean(axis=0).tolist()))
+        fit = np.array([not {"missing", "huge", "annotated"} & set(kinds) for kinds in self.marks], bool)
+        counted = self.probabilities[fit] if fit.any() else self.probabilities
+        return dict(zip(self.choices, counted.mean(axis=0).tolist()))
 
     @property
     def answer(self) -> str | None:
@@ -87,6 +98,8 @@ class Answers:
             window = {"onset": onset, "duration": self.seconds, "answer": text}
             if self.probabilities is not None:
                 window["probabilities"] = dict(zip(self.choices, self.probabilities[i].tolist()))
+            if self.marks and self.marks[i]:
+                window["marks"] = list(self.marks[i])
             windows.append(window)
         return {
             "recording": self.recording,
@@ -162,23 +175,32 @@ class Answerer:
         if not 1 / RATE <= every < float("inf"):
             raise UserError(f"every: want {1 / RATE:g} s or more, not {every:g}")
         settings = task.preprocessing if task else Preprocessing()
-        check_rate(raw, name)
-        too_short = UserError(f"{name}: too short, {duration_of(raw):.1f} s; a window has {seconds} s")
-        if duration_of(raw) < seconds:
-            raise too_short
-        wanted = task.channels if task else ()
-        channels, left_out, notes = _choose(raw, wanted, name)
-        signal, mains = _prepare(raw, channels, settings, mains, name)
-        length = signal.samples.shape[1] - seconds * RATE
-        if length < 0:  # of a recording no longer than a window, resampling may leave a sample less
-            raise too_short
-        begins = np.unique(np.round(np.arange(0, length + 1, min(every * RATE, length + 1))).astype(int))
+        given: dict[str, int] = {}
+        with warnings_by_kind(given):
+            with foreign_bytes(name):
+                raw = corrected(raw)
+            check_rate(raw, name)
+            too_short = UserError(f"{name}: too short, {duration_of(raw):.1f} s; a window has {seconds} s")
+            if duration_of(raw) < seconds:
+                raise too_short
+            wanted = task.channels if task else ()
+            channels, left_out, notes = _choose(raw, wanted, name)
+            signal, channels, refused, mains = _prepare(raw, channels, settings, mains, name)
+        left_out |= refused
+        begins = _window_begins(signal, seconds * RATE, every)
+        if not len(begins):  # of a recording no longer than a window, resampling may leave a sample less
+            if len(signal.spans) == 1:
+                raise too_short
+            raise UserError(f"{name}: nowhere {seconds} s without a jump of time")
+        judged = [judge_window(signal, begin, seconds * RATE)[1] for begin in begins.tolist()]
+        rows = [fit.channels if len(fit.channels) else np.arange(len(channels)) for fit in judged]
 
         def record(i):
-            samples = signal.samples[:, begins[i] : begins[i] + seconds * RATE]
+            samples = signal.samples[rows[i], begins[i] : begins[i] + seconds * RATE]
             samples = from_baseline(task, samples) if task else samples
-            return Record(samples, signal.electrodes, name, name)
+            return Record(samples, tuple(signal.electrodes[row] for row in rows[i]), name, name)
 
+        marks = tuple(fit.marks for fit in judged)
         shared = {
             "recording": name,
             "onsets": begins / RATE,
@@ -187,11 +209,13 @@ class Answerer:
             "left_out": left_out,
             "mains": mains,
             "start": raw.info["meas_date"] and raw.info["meas_date"] + datetime.timedelta(seconds=raw.first_time),
-            "notes": (*notes, *(self._notes if task else ())),
+            "marks": marks,
+            "notes": (*notes, *_notes(marks, raw, given), *(self._notes if task else ())),
         }
+        counts = [len(row) for row in rows]
         if task:
-            return self._score(task, wording, [len(channels)] * len(begins), record, shared)
-        return self._say(question, [len(channels) * seconds] * len(begins), record, shared)
+            return self._score(task, wording, counts, record, shared)
+        return self._say(question, [count * seconds for count in counts], record, shared)
 
     def _match(self, question):
         """The task whose question it is, and its wording."""
@@ -249,18 +273,59 @@ def _choose(raw, wanted, name):
 
 
 def _prepare(raw, channels, settings, mains, name):
-    """The signal of some channels as training prepares it, and the mains that were notched."""
+    """The signal of some channels as training prepares it, these channels without those that are dead or of another
+    scale, the reasons for the latter, and the mains that were notched."""
     rate = float(raw.info["sfreq"])
     with foreign_bytes(name):
-        sample = raw.get_data(channels, *middle(raw), verbose="error") * 1e6
-    if fault := quality.unit_fault(quality.deviations(sample, rate)):
+        sample = read_microvolts(raw, [raw.ch_names.index(channel) for channel in channels], *middle(raw))
+    deviations = quality.deviations(sample, rate)
+    if fault := quality.unit_fault(deviations):
         raise UserError(f"{name}: {fault}")
+    refused = {channels[i]: reason for i, reason in quality.scale_faults(deviations).items()}
     if settings.mains or settings.low or settings.high:
         detected = detect_mains(quality.fill_gaps(sample), rate)
         mains = mains or raw.info.get("line_freq") or detected or settings.mains
     settings = dataclasses.replace(settings, mains=mains and float(mains))
+    channels = [channel for channel in channels if channel not in refused]
     with foreign_bytes(name):
-        return preprocess(raw.copy().pick(channels, verbose="error"), settings, name), settings.mains
+        signal = preprocess(raw.copy().pick(channels, verbose="warning"), settings, name)
+    fit = quality.fitness(signal.flags).channels
+    if 0 < len(fit) < len(channels):
+        dead = quality.MOSTLY_BAD
+        refused |= {c: f"bad in more than {dead:.0%} of the recording" for i, c in enumerate(channels) if i not in fit}
+        channels = [channels[i] for i in fit]
+        signal = signal.keep(fit)
+    return signal, channels, refused, settings.mains
+
+
+def _window_begins(signal, length, every):
+    """First samples of the windows: every so many seconds from the beginning of each span, so that none crosses a
+    jump of time."""
+    begins = [np.zeros(0, int)]
+    for first, last in signal.spans:
+        spare = last - first - length
+        if spare >= 0:
+            steps = np.arange(0, spare + 1, min(every * RATE, spare + 1))
+            begins.append(first + np.unique(np.round(steps).astype(int)))
+    return np.concatenate(begins)
+
+
+def _notes(marks, raw, given):
+    """What to say about bad windows, jumps of time and warnings."""
+    notes = []
+    bad = collections.Counter(kind for kinds in marks for kind in kinds)
+    if bad:
+        words = ", ".join(f"{quality.describe([kind])} in {count:,}" for kind, count in bad.items())
+        notes.append(f"{sum(map(bool, marks)):,} of {len(marks):,} windows are partly bad: {words}")
+    if jumps := timeline(raw).jumps:
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in jumps.items())
+        notes.append(f"time jumps within the recording ({kinds}); no window crosses a jump")
+    return (*notes, *warning_notes(given))
+
+
+def warning_notes(counts: dict[str, int]) -> tuple[str, ...]:
+    """What to say about warnings that were given while a recording was read, counted by kind."""
+    return tuple(f"while reading, {count:,} times: {kind}" for kind, count in counts.items())
 
 
 def _temperatures(workdir, written):

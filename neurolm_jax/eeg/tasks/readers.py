@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neurolm_jax.eeg.reading import open_recording
 from neurolm_jax.eeg.tasks.base import Window
 from neurolm_jax.errors import UserError
 
@@ -49,15 +50,14 @@ def microvolt_raw(samples: np.ndarray, names: Iterable[str], rate: float) -> "mn
 
 
 def read_raw(file: pathlib.Path, reader: str = "read_raw", **options: Any) -> "mne.io.BaseRaw":
-    """An ``mne.io.Raw`` of any format, or of that of one of ``mne.io``'s readers; samples still on disk.
+    """An ``mne.io.Raw`` of any format, or of that of one of ``mne.io``'s readers; samples still on disk. What MNE reads
+    loosely is corrected, see ``eeg/reading.py``.
 
     Raises:
       UserError: MNE cannot read it.
     """
-    import mne
-
     with foreign_bytes(file):
-        return getattr(mne.io, reader)(file, verbose="error", **options)
+        return open_recording(file, reader, **options)
 
 
 @contextlib.contextmanager
