@@ -1,7 +1,6 @@
 """What MNE reads loosely comes out right in a corpus and in a task: rates, gaps, annotations, units."""
 
 import dataclasses
-import functools
 import warnings
 
 import mne
@@ -102,6 +101,11 @@ def test_the_rate_that_counts_is_that_of_the_eeg(tmp_path):
         build.build([tmp_path / "slow.edf"], tmp_path / "out", SETTINGS, "c")
     with pytest.raises(UserError, match="sampled at 50 Hz"):
         write_task(task_of(tmp_path / "slow.edf"), tmp_path, tmp_path / "task")
+    loaded = mne.io.read_raw_edf(tmp_path / "slow.edf", preload=True, verbose="error")
+    counts = {}
+    with warnings_by_kind(counts), pytest.raises(UserError, match="sampled at 50 Hz"):
+        preprocess(loaded, SETTINGS, "r")
+    assert any("open the file with preload=False" in kind for kind in counts)
 
 
 def test_an_electrode_of_another_rate_than_most_is_told(tmp_path):
@@ -356,10 +360,23 @@ def test_warnings_of_mne_are_in_the_manifests(tmp_path):
     assert outcomes(manifest) == {"x.edf": None}
 
 
-def test_filters_and_flags_of_a_signal_agree_with_a_plain_loop():
+def test_flags_of_a_signal_are_where_its_faults_are():
     x = noise(3, seconds=30, rate=RATE)
     x[2, 5 * RATE : 8 * RATE] = 0
-    signal = preprocess(odd.array_raw(x[:3], RATE), SETTINGS, "r")
+    signal = preprocess(odd.array_raw(x, RATE), SETTINGS, "r")
     assert signal.spans == ((0, 6000),) and signal.flags.shape == signal.samples.shape
     assert np.flatnonzero(signal.flags[2]).tolist() == list(range(1000, 1600)) and not signal.flags[:2].any()
-    assert functools.reduce(np.maximum, np.abs(signal.samples).ravel()[:10]) < 3000
+
+
+@pytest.mark.parametrize(("rate", "samples"), [(256, 7687), (128, 3901), (1000, 30_003), (249.9, 7501)])
+def test_spans_that_begin_between_two_samples(rate, samples):
+    x = noise(3, seconds=1, rate=samples)
+    seams = [round(seconds * rate) for seconds in (4.003, 4.011, 7.1, 13.333)]
+    marks = [(sample / rate, 0.0, "EDGE boundary") for sample in seams]
+    signal = preprocess(odd.array_raw(x, rate, marks), SETTINGS, "r")
+    parts = zip(signal.spans, [0, *seams[1:]], [seams[0], *seams[2:], samples], strict=True)
+    for (first, last), begin, end in parts:
+        assert abs(first - begin / rate * 200) <= 0.5 and abs(last - end / rate * 200) <= 1.5
+        want = odd.filtered(x[:3, begin:end], rate, dataclasses.asdict(SETTINGS))[:, : last - first]
+        np.testing.assert_allclose(signal.samples[:, first:last], want, atol=0.01)
+    assert (signal.flags[:, signal.spans[0][1] : signal.spans[1][0]] > 0).all()

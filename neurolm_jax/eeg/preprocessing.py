@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neurolm_jax.eeg.electrodes import VOCABULARY, electrode_id
-from neurolm_jax.eeg.reading import corrected, dropped_channels
+from neurolm_jax.eeg.reading import corrected, dropped_channels, own_rate
 from neurolm_jax.errors import UserError
 
 if TYPE_CHECKING:  # MNE takes a second to import
@@ -100,7 +100,7 @@ def preprocess(raw: "mne.io.BaseRaw", settings: Preprocessing, name: str, channe
         spans[part.span] = spans.get(part.span, (part.first,))[0], last
         missing = (part.flags & quality.BITS["missing"]).any(axis=1)
         if missing.any():
-            bad = ", ".join(channel for channel, is_bad in zip(known, missing) if is_bad)
+            bad = ", ".join(known[row] for row in np.flatnonzero(missing))
             raise UserError(f"{name}: NaN or infinite samples in {bad}; correct or cut the recording")
     return Signal(samples, electrodes, flags, tuple(spans.values()))
 
@@ -112,8 +112,9 @@ def below_nyquist(frequency: float | None, rate: float) -> float | None:
 
 def check_rate(raw: "mne.io.BaseRaw", name: str) -> None:
     """Raises UserError where a recording is sampled too slowly for EEG."""
-    if raw.info["sfreq"] < LOWEST_RATE:
-        raise UserError(f"{name}: sampled at {raw.info['sfreq']:g} Hz; EEG needs {LOWEST_RATE} Hz or more")
+    rate = min(own_rate(raw), raw.info["sfreq"])
+    if rate < LOWEST_RATE:
+        raise UserError(f"{name}: sampled at {rate:g} Hz; EEG needs {LOWEST_RATE} Hz or more")
 
 
 def known_channels(raw: "mne.io.BaseRaw", channels: Sequence[str] = ()) -> dict[str, int]:

@@ -47,13 +47,18 @@ def corrected(raw: "mne.io.BaseRaw") -> "mne.io.BaseRaw":
     if (raw.info.get("temp") or {}).get(_KEY):
         return raw
     header = edf.header_of(raw)
-    if header is None:
+    if header is None or not raw.ch_names:
         return raw
-    raw, dropped = _at_own_rate(raw, header)
+    raw, dropped, rate = _at_own_rate(raw, header)
     raw = _in_volts(raw, header)
     raw = _with_seams(raw, header)
-    raw.info["temp"] = (raw.info.get("temp") or {}) | {_KEY: {"dropped": dropped}}
+    raw.info["temp"] = (raw.info.get("temp") or {}) | {_KEY: {"dropped": dropped, "rate": float(rate)}}
     return raw
+
+
+def own_rate(raw: "mne.io.BaseRaw") -> float:
+    """Return the rate in Hz at which the EEG was recorded, whatever it was loaded at."""
+    return (raw.info.get("temp") or {}).get(_KEY, {}).get("rate") or float(raw.info["sfreq"])
 
 
 def dropped_channels(raw: "mne.io.BaseRaw") -> dict[str, str]:
@@ -82,9 +87,10 @@ def _warning_kind(message):
 
 
 def _at_own_rate(raw, header):
-    """A copy of the recording without channels of another rate than most electrodes', and the reasons."""
+    """A copy of the recording without channels of another rate than most electrodes', the reasons, and that rate."""
     numbers = header.positions(raw)  # of the channels in the file
     names = dict(zip(raw.ch_names, numbers))
+    kinds = dict(zip(raw.ch_names, raw.get_channel_types()))
     electrodes = [name for name in names if electrode_id(name) is not None]
     usable = {name: header.rates[names[name]] for name in electrodes if header.scale_fault(names[name]) is None}
     rates = list(usable.values()) or [header.rates[names[name]] for name in electrodes] or list(header.rates[numbers])
@@ -93,7 +99,7 @@ def _at_own_rate(raw, header):
     for name, number in names.items():
         if header.rates[number] != rate:
             dropped[name] = f"sampled at {header.rates[number]:g} Hz, the EEG at {rate:g} Hz"
-        elif name in electrodes and (fault := header.scale_fault(number)):
+        elif kinds[name] != "stim" and (fault := header.scale_fault(number)):
             dropped[name] = fault
     if electrodes and set(electrodes) <= dropped.keys():
         name = electrodes[0]
@@ -107,8 +113,13 @@ def _at_own_rate(raw, header):
         )
     if same_rate or raw.preload:
         kept = [name for name in raw.ch_names if name not in dropped]
-        return raw.copy().pick(kept, verbose="warning"), dropped
-    return _reopened(raw, header, dropped), dropped
+        return raw.copy().pick(kept, verbose="warning"), dropped, rate
+    if header.dimensions is None:  # MNE reads wrong channels of a GDF file where some are left out
+        raise UserError(
+            f"{raw.filenames[0]}: the EEG has {rate:g} Hz, other channels {raw.info['sfreq']:g} Hz, which cannot be"
+            " read apart in a GDF file; convert it to EDF, or remove the other channels"
+        )
+    return _reopened(raw, header, dropped), dropped, rate
 
 
 def _reopened(raw, header, dropped):
@@ -147,21 +158,21 @@ def _in_volts(raw, header):
     unnamed = 0
     beside = edf.sidecar_units(header.file)
     for number, name, kind in zip(header.positions(raw), raw.ch_names, raw.get_channel_types()):
-        if kind != "eeg" or electrode_id(name) is None:
+        if kind != "eeg":
             continue
-        dimension = header.dimensions[number]
+        dimension, is_electrode = header.dimensions[number], electrode_id(name) is not None
         scale, told = edf.volts(dimension), edf.volts(beside.get(name, ""))
-        if None not in (scale, told) and told != scale:
+        if is_electrode and None not in (scale, told) and told != scale:
             warnings.warn(
                 f"channels.tsv tells the unit {beside[name]}, the header {dimension}; the header's is used",
                 stacklevel=2,
             )
-        if scale is None and dimension:
+        if is_electrode and scale is None and dimension:
             warnings.warn(f"unit {dimension!r} of an electrode is not known", stacklevel=2)
         scale = told if scale is None else scale
         if scale is not None:
             edf.set_unit(raw, name, scale)
-        unnamed += scale is None
+        unnamed += is_electrode and scale is None
     if unnamed:
         warnings.warn(
             "electrodes without a known unit are taken for volts; name the unit in channels.tsv beside the file",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from neurolm_jax.eeg import quality
-from neurolm_jax.eeg.filtering import Filter
+from neurolm_jax.eeg.filtering import Filter, mne_clock
 from neurolm_jax.eeg.identity import STRETCH
 from neurolm_jax.eeg.preprocessing import RATE
 from neurolm_jax.eeg.timeline import Timeline
@@ -67,9 +67,10 @@ def stretches(
             on_read(read_microvolts(raw, picks, start, end))
             continue
         whole = Filter(rate, length, low, high, mains)
-        total, offset = whole.clock.length, round(start / rate * RATE)
-        if number + 1 < len(timeline.spans):  # the next one begins where it does, to half a sample
-            total = min(total, round(timeline.spans[number + 1][0] / rate * RATE) - offset)
+        offset = round(start / rate * RATE)
+        is_last = number + 1 == len(timeline.spans)  # else the next one begins where it does, to half a sample
+        stop_at = mne_clock(rate, raw.n_times).length if is_last else round(timeline.spans[number + 1][0] / rate * RATE)
+        total = min(whole.clock.length, stop_at - offset)
         for begin, stop in bounds(0, total):
             first, last = whole.span(begin, stop)
             x = read_microvolts(raw, picks, start + first, start + last)
