@@ -10,7 +10,8 @@ import pytest
 from small_corpora import SETTINGS, noise, outcomes
 
 from neurolm_jax.corpus import build
-from neurolm_jax.corpus.labelled import CROSSES_JUMP, write_task
+from neurolm_jax.corpus.labelled import write_task
+from neurolm_jax.corpus.task_windows import CROSSES_JUMP
 from neurolm_jax.data.eeg_rows import find_runs
 from neurolm_jax.data.shards import open_shards
 from neurolm_jax.eeg.electrodes import electrode_id
@@ -223,7 +224,9 @@ def test_spans_of_a_cropped_recording(dated):
 @pytest.mark.parametrize("text", ["BAD_muscle", "bad artefact", "Bad"])
 def test_what_annotations_call_bad_is_cut_out_to_the_sample(tmp_path, text):
     x = noise(1, seconds=60, rate=RATE, channels=3)
-    odd.array_raw(x, RATE, [(20.3, 2.37, text), (41.0, 1.0, "T1")]).save(tmp_path / "x_raw.fif", fmt="double")
+    odd.array_raw(x, RATE, [(20.3, 2.37, text), (41.0, 1.0, "T1")]).save(
+        tmp_path / "x_raw.fif", fmt="double", verbose="error"
+    )
     records, manifest = corpus(tmp_path, tmp_path / "x_raw.fif")
     want = odd.filtered(x, RATE, dataclasses.asdict(SETTINGS))
     want = np.hstack([want[:, :4060], want[:, 4534:]])

@@ -11,24 +11,22 @@ import numpy as np
 from neurolm_jax.corpus.excluded import NOTHING, Excluded
 from neurolm_jax.corpus.parts import entry
 from neurolm_jax.corpus.recording import PIECE, SHORTEST
+from neurolm_jax.corpus.task_windows import check_window, cut, labelled_record
 from neurolm_jax.data import shards
 from neurolm_jax.eeg import quality
 from neurolm_jax.eeg.electrodes import electrode_id
 from neurolm_jax.eeg.identity import middle, recording_hash
-from neurolm_jax.eeg.preprocessing import RATE, Signal, choose_channels, known_channels, preprocess
-from neurolm_jax.eeg.quality import Fitness
+from neurolm_jax.eeg.preprocessing import RATE, choose_channels, known_channels, preprocess
 from neurolm_jax.eeg.reading import corrected, dropped_channels, warnings_by_kind
 from neurolm_jax.eeg.records import Record, encode
 from neurolm_jax.eeg.stretches import bounds, read_microvolts
 from neurolm_jax.eeg.tasks import Opened, Recording, Task
-from neurolm_jax.eeg.tasks.base import SPLITS, Window
+from neurolm_jax.eeg.tasks.base import SPLITS
 from neurolm_jax.eeg.tasks.readers import duration_of, foreign_bytes, read_raw
 from neurolm_jax.eeg.tasks.splits import assign
 from neurolm_jax.eeg.timeline import timeline
 from neurolm_jax.errors import UserError
 from neurolm_jax.outputs import appearing_folder
-
-CROSSES_JUMP = "time jumps within it"
 
 
 def write_task(
@@ -177,7 +175,7 @@ def _write_recording(task, recording, digests, without, side):
         raise UserError(f"{recording.name}: sampled at {rate:g} Hz; the recordings of {task.name} have {wanted} Hz")
     begin, end = recording.span or (0.0, duration_of(raw))
     for window in windows:
-        _check_window(task, recording, window, begin, end)
+        check_window(task, recording, window, begin, end)
     if not windows:
         raise UserError(f"{recording.name}: too short, {end - begin:.1f} s; a window of {task.name} has {task.seconds}")
     with foreign_bytes(recording.name):
@@ -197,32 +195,20 @@ def _write_recording(task, recording, digests, without, side):
     with foreign_bytes(recording.name):
         chosen = raw.copy().pick(kept, verbose="warning") if off_scale else raw
         signal = preprocess(chosen, task.preprocessing, recording.name, task.channels)
-    records, left_out_windows, marked_windows = [], collections.Counter(), collections.Counter()
-    for window in windows:
-        record, fit = labelled_record(task, recording, signal, window)
-        marked_windows.update(fit.marks)
-        if fit.fault:
-            left_out_windows[fit.fault] += 1
-        else:
-            records.append(record)
+    records, left_out_windows, marked_windows = _fit_windows(task, recording, signal, windows)
     first, last = (round(second * RATE) for second in (begin, end))
-    flags = signal.flags[:, first:last]
     read |= {
         "channels": kept,
         "left_out": left_out,
-        "bad_channel_seconds": quality.counts(flags, RATE),
-        "left_out_windows": dict(left_out_windows),
-        "marked_windows": dict(marked_windows),
+        "bad_channel_seconds": quality.counts(signal.flags[:, first:last], RATE),
+        "left_out_windows": left_out_windows,
+        "marked_windows": marked_windows,
     }
     if not records:
         faults = ", ".join(f"{fault} in {count}" for fault, count in left_out_windows.items())
         side.outcome(recording, reason=f"none of its {len(windows)} windows is fit for use ({faults})", **read)
         return
-    runs = []
-    for number, (start, stop) in enumerate(signal.spans):
-        for at, to in bounds(max(start, first), min(stop, last)):
-            good = quality.good_runs(signal.flags[:, at:to], SHORTEST * RATE)
-            runs += [(number, rows, at + begins, at + ends) for rows, begins, ends in good]
+    runs = _good_runs(signal, first, last)
     hours = sum(ends - begins for _, _, begins, ends in runs) / RATE / 3600
     digests.seen[digest] = recording.name
     number = side.outcome(recording, "used", hours=hours, **read)
@@ -230,8 +216,31 @@ def _write_recording(task, recording, digests, without, side):
         side.write("task", record, number)
     for span, rows, begins, ends in runs:
         for start in range(begins, ends, PIECE * RATE):
-            record = _record(task, recording, signal, start, min(start + PIECE * RATE, ends), channels=rows)
+            record = cut(task, recording, signal, start, min(start + PIECE * RATE, ends), channels=rows)
             side.write("eeg", dataclasses.replace(record, span=span), number)
+
+
+def _fit_windows(task, recording, signal, windows):
+    """Records of the windows that are fit for use; how many are not, by reason; how many are partly bad, by kind."""
+    records, left_out, marked = [], collections.Counter(), collections.Counter()
+    for window in windows:
+        record, fit = labelled_record(task, recording, signal, window)
+        marked.update(fit.marks)
+        if fit.fault:
+            left_out[fit.fault] += 1
+        else:
+            records.append(record)
+    return records, dict(left_out), dict(marked)
+
+
+def _good_runs(signal, first, last):
+    """Number of the span, channels, first and last sample of all that is good between two samples."""
+    runs = []
+    for number, (start, stop) in enumerate(signal.spans):
+        for at, to in bounds(max(start, first), min(stop, last)):
+            good = quality.good_runs(signal.flags[:, at:to], SHORTEST * RATE)
+            runs += [(number, rows, at + begins, at + ends) for rows, begins, ends in good]
+    return runs
 
 
 def _wanted(name, task):
@@ -255,60 +264,3 @@ def _off_scale(raw, channels, name) -> dict[str, str]:
     if fault := quality.unit_fault(deviations):
         raise UserError(f"{name}: {fault}")
     return {names[channel]: reason for channel, reason in quality.scale_faults(deviations).items()}
-
-
-def _check_window(task, recording, window, begin, end):
-    if window.label not in task.answers:
-        known = ", ".join(task.answers)
-        raise UserError(f"{recording.name}: label {window.label!r} at {window.onset:g} s is none of {known}")
-    if not window.duration * RATE >= task.seconds * RATE - 0.5:
-        raise UserError(
-            f"{recording.name}: a window of {window.duration:g} s at {window.onset:g} s; {task.name} asks about"
-            f" {task.seconds} s"
-        )
-    tolerance = 1 / RATE
-    if not begin - tolerance <= window.onset <= window.onset + window.duration <= end + tolerance:  # nor NaN
-        raise UserError(
-            f"{recording.name}: its labels want seconds {window.onset:g} to {window.onset + window.duration:g},"
-            f" it has {begin:g} to {end:g}"
-        )
-
-
-def labelled_record(task: Task, recording: Recording, signal: Signal, window: Window) -> tuple[Record, Fitness]:
-    """A window of a prepared signal, told from its baseline where the task says so, and what it is fit for."""
-    # The whole window even where its edges lie between samples.
-    length = round(window.duration * RATE)
-    begin = min(round(window.onset * RATE), signal.samples.shape[1] - length)
-    if begin < 0:
-        raise UserError(f"{recording.name}: too short for its window of {window.duration:g} s")
-    begin, fit = judge_window(signal, begin, length)
-    record = _record(task, recording, signal, begin, begin + length, window.label, fit.channels)
-    return dataclasses.replace(record, samples=from_baseline(task, record.samples)), fit
-
-
-def judge_window(signal: Signal, begin: int, length: int) -> tuple[int, Fitness]:
-    """First sample of a window, moved by one if that keeps it within a span, and what the window is fit for."""
-    begins = [b for b in (begin, begin + 1, begin - 1) if b >= 0 and signal.same_span(b, b + length)]
-    if begins:
-        return begins[0], quality.fitness(signal.flags[:, begins[0] : begins[0] + length])
-    return begin, quality.fitness(signal.flags[:, begin : begin + length])._replace(fault=CROSSES_JUMP)
-
-
-def from_baseline(task: Task, samples: np.ndarray) -> np.ndarray:
-    """A window's samples [C, N] minus the mean of each channel's first ``task.baseline`` seconds."""
-    if not task.baseline:
-        return samples
-    return samples - samples[:, : round(task.baseline * RATE)].mean(axis=1, keepdims=True)
-
-
-def _record(task, recording, signal, begin, stop, label=None, channels=None):
-    rows = range(len(signal.electrodes)) if channels is None else channels
-    return Record(
-        samples=signal.samples[rows, begin:stop],
-        electrodes=tuple(signal.electrodes[row] for row in rows),
-        source=task.name,
-        recording=recording.name,
-        subject=recording.subject,
-        start=begin / RATE,
-        label=label,
-    )

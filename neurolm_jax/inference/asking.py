@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neurolm_jax.corpus.labelled import from_baseline, judge_window
+from neurolm_jax.corpus.task_windows import from_baseline, judge_window
 from neurolm_jax.data.dialogues import prompt_tokens
 from neurolm_jax.eeg import quality
 from neurolm_jax.eeg.identity import middle
