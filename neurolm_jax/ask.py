@@ -49,7 +49,8 @@ def main() -> None:
 
     from neurolm_jax.eeg.reading import warnings_by_kind
     from neurolm_jax.eeg.tasks.readers import read_raw
-    from neurolm_jax.inference.asking import Answerer, warning_notes
+    from neurolm_jax.inference.asking import Answerer
+    from neurolm_jax.inference.own_recordings import warning_notes
 
     given: dict[str, int] = {}
     with warnings_by_kind(given):

@@ -1,6 +1,5 @@
 """Questions about a recording of the user's own."""
 
-import collections
 import dataclasses
 import datetime
 import pathlib
@@ -10,21 +9,17 @@ import numpy as np
 
 from neurolm_jax.corpus.task_windows import from_baseline, judge_window
 from neurolm_jax.data.dialogues import prompt_tokens
-from neurolm_jax.eeg import quality
-from neurolm_jax.eeg.identity import middle
-from neurolm_jax.eeg.mains import detect_mains
-from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, check_rate, choose_channels, known_channels, preprocess
+from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, check_rate
 from neurolm_jax.eeg.reading import corrected, warnings_by_kind
 from neurolm_jax.eeg.records import Record
-from neurolm_jax.eeg.stretches import read_microvolts
 from neurolm_jax.eeg.tasks import load_task, prompts
 from neurolm_jax.eeg.tasks.readers import duration_of, foreign_bytes
-from neurolm_jax.eeg.timeline import timeline
 from neurolm_jax.errors import UserError
 from neurolm_jax.inference import findings
 from neurolm_jax.inference.generation import generate
 from neurolm_jax.inference.measures import with_temperature
 from neurolm_jax.inference.model import Trained, load_trained, trusted_tasks
+from neurolm_jax.inference.own_recordings import choose, prepare, reading_notes, window_begins
 from neurolm_jax.inference.questions import Question, Size
 from neurolm_jax.inference.scoring import probabilities_of
 
@@ -184,10 +179,10 @@ class Answerer:
             if duration_of(raw) < seconds:
                 raise too_short
             wanted = task.channels if task else ()
-            channels, left_out, notes = _choose(raw, wanted, name)
-            signal, channels, refused, mains = _prepare(raw, channels, settings, mains, name)
+            channels, left_out, notes = choose(raw, wanted, name)
+            signal, channels, refused, mains = prepare(raw, channels, settings, mains, name)
         left_out |= refused
-        begins = _window_begins(signal, seconds * RATE, every)
+        begins = window_begins(signal, seconds * RATE, every)
         if not len(begins):  # of a recording no longer than a window, resampling may leave a sample less
             if len(signal.spans) == 1:
                 raise too_short
@@ -210,7 +205,7 @@ class Answerer:
             "mains": mains,
             "start": raw.info["meas_date"] and raw.info["meas_date"] + datetime.timedelta(seconds=raw.first_time),
             "marks": marks,
-            "notes": (*notes, *_notes(marks, raw, given), *(self._notes if task else ())),
+            "notes": (*notes, *reading_notes(marks, raw, given), *(self._notes if task else ())),
         }
         counts = [len(row) for row in rows]
         if task:
@@ -258,74 +253,6 @@ class Answerer:
 def _plain(question):
     """A question without its frame, options and marks, for comparison."""
     return " ".join(prompts.stem_of(question).split()).rstrip("?").casefold()
-
-
-def _choose(raw, wanted, name):
-    """Channels to use, reasons for the others, and what to say about them."""
-    chosen, left_out = choose_channels(raw)
-    if not chosen:
-        raise UserError(f"{name}: none of its channels is a known electrode ({', '.join(raw.ch_names[:8])} ...)")
-    trained = [channel for channel in known_channels(raw, wanted) if channel in chosen]
-    if not trained:
-        return list(chosen), left_out, ("none of its electrodes is among those that the task was trained with",)
-    others = [channel for channel in chosen if channel not in trained]
-    return trained, left_out | dict.fromkeys(others, "not among the electrodes of the task"), ()
-
-
-def _prepare(raw, channels, settings, mains, name):
-    """The signal of some channels as training prepares it, these channels without those that are dead or of another
-    scale, the reasons for the latter, and the mains that were notched."""
-    rate = float(raw.info["sfreq"])
-    with foreign_bytes(name):
-        sample = read_microvolts(raw, [raw.ch_names.index(channel) for channel in channels], *middle(raw))
-    deviations = quality.deviations(sample, rate)
-    if fault := quality.unit_fault(deviations):
-        raise UserError(f"{name}: {fault}")
-    refused = {channels[i]: reason for i, reason in quality.scale_faults(deviations).items()}
-    if settings.mains or settings.low or settings.high:
-        detected = detect_mains(quality.fill_gaps(sample), rate)
-        mains = mains or raw.info.get("line_freq") or detected or settings.mains
-    settings = dataclasses.replace(settings, mains=mains and float(mains))
-    channels = [channel for channel in channels if channel not in refused]
-    with foreign_bytes(name):
-        signal = preprocess(raw.copy().pick(channels, verbose="warning"), settings, name)
-    fit = quality.fitness(signal.flags).channels
-    if 0 < len(fit) < len(channels):
-        dead = quality.MOSTLY_BAD
-        refused |= {c: f"bad in more than {dead:.0%} of the recording" for i, c in enumerate(channels) if i not in fit}
-        channels = [channels[i] for i in fit]
-        signal = signal.keep(fit)
-    return signal, channels, refused, settings.mains
-
-
-def _window_begins(signal, length, every):
-    """First samples of the windows: every so many seconds from the beginning of each span, so that none crosses a
-    jump of time."""
-    begins = [np.zeros(0, int)]
-    for first, last in signal.spans:
-        spare = last - first - length
-        if spare >= 0:
-            steps = np.arange(0, spare + 1, min(every * RATE, spare + 1))
-            begins.append(first + np.unique(np.round(steps).astype(int)))
-    return np.concatenate(begins)
-
-
-def _notes(marks, raw, given):
-    """What to say about bad windows, jumps of time and warnings."""
-    notes = []
-    bad = collections.Counter(kind for kinds in marks for kind in kinds)
-    if bad:
-        words = ", ".join(f"{quality.describe([kind])} in {count:,}" for kind, count in bad.items())
-        notes.append(f"{sum(map(bool, marks)):,} of {len(marks):,} windows are partly bad: {words}")
-    if jumps := timeline(raw).jumps:
-        kinds = ", ".join(f"{kind} {count:,}" for kind, count in jumps.items())
-        notes.append(f"time jumps within the recording ({kinds}); no window crosses a jump")
-    return (*notes, *warning_notes(given))
-
-
-def warning_notes(counts: dict[str, int]) -> tuple[str, ...]:
-    """What to say about warnings that were given while a recording was read, counted by kind."""
-    return tuple(f"while reading, {count:,} times: {kind}" for kind, count in counts.items())
 
 
 def _temperatures(workdir, written):
