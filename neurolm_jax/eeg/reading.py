@@ -44,7 +44,7 @@ def corrected(raw: "mne.io.BaseRaw") -> "mne.io.BaseRaw":
     Raises:
       UserError: every electrode is dropped.
     """
-    if (raw.info.get("temp") or {}).get(_KEY):
+    if _kept(raw):
         return raw
     header = edf.header_of(raw)
     if header is None or not raw.ch_names:
@@ -52,18 +52,26 @@ def corrected(raw: "mne.io.BaseRaw") -> "mne.io.BaseRaw":
     raw, dropped, rate = _at_own_rate(raw, header)
     raw = _in_volts(raw, header)
     raw = _with_seams(raw, header)
-    raw.info["temp"] = (raw.info.get("temp") or {}) | {_KEY: {"dropped": dropped, "rate": float(rate)}}
+    others = raw.info.get("temp")
+    others = others if isinstance(others, dict) else {}
+    raw.info["temp"] = others | {_KEY: {"dropped": dropped, "rate": float(rate)}}
     return raw
 
 
 def own_rate(raw: "mne.io.BaseRaw") -> float:
     """Return the rate in Hz at which the EEG was recorded, whatever it was loaded at."""
-    return (raw.info.get("temp") or {}).get(_KEY, {}).get("rate") or float(raw.info["sfreq"])
+    return _kept(raw).get("rate") or float(raw.info["sfreq"])
 
 
 def dropped_channels(raw: "mne.io.BaseRaw") -> dict[str, str]:
     """Return the reason by name of the channels that ``corrected`` dropped."""
-    return dict((raw.info.get("temp") or {}).get(_KEY, {}).get("dropped", {}))
+    return dict(_kept(raw).get("dropped", {}))
+
+
+def _kept(raw):
+    """What ``corrected`` has left in the recording."""
+    temp = raw.info.get("temp")
+    return temp.get(_KEY, {}) if isinstance(temp, dict) else {}
 
 
 @contextlib.contextmanager
