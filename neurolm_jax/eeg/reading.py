@@ -113,7 +113,8 @@ def _at_own_rate(raw, header):
         name = electrodes[0]
         raise UserError(f"{raw.filenames[0]}: no electrode can be used ({name}: {dropped[name]})")
     same_rate = abs(raw.info["sfreq"] - rate) < 1e-6 * rate
-    if not same_rate and raw.preload:
+    # A loaded recording may also have been resampled since.
+    if not same_rate and raw.preload and np.isclose(header.rates, raw.info["sfreq"], rtol=1e-6).any():
         warnings.warn(
             f"the EEG has {rate:g} Hz and was loaded at {raw.info['sfreq']:g} Hz, the rate of other channels; open the"
             " file with preload=False to have it read at its own rate",
