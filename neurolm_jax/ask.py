@@ -12,6 +12,7 @@ names a file that tells electrodes where channels have other names: lines of NAM
 Without --question it lists what W was taught. No medical device: for research, not for diagnosis or treatment.
 """
 
+import dataclasses
 import json
 import pathlib
 
@@ -49,12 +50,16 @@ def main() -> None:
     if arguments.annotations:
         reporting.check_annotations(arguments.annotations)
 
+    from neurolm_jax.eeg.reading import warnings_by_kind
     from neurolm_jax.eeg.renaming import read_renaming, rename
     from neurolm_jax.eeg.tasks.readers import read_raw
     from neurolm_jax.inference.asking import Answerer
+    from neurolm_jax.inference.own_recordings import warning_notes
 
     renaming = read_renaming(arguments.rename) if arguments.rename else {}
-    raw = read_raw(arguments.recording) if arguments.recording else None
+    given: dict[str, int] = {}
+    with warnings_by_kind(given):
+        raw = read_raw(arguments.recording) if arguments.recording else None
     if raw and renaming:
         if not set(renaming) & set(raw.ch_names):
             names = ", ".join(raw.ch_names[:8])
@@ -67,6 +72,7 @@ def main() -> None:
         return
     options = {"every": arguments.every, "window": arguments.window, "mains": arguments.mains}
     found = model.ask(raw, arguments.question, name=str(arguments.recording), **options)
+    found = dataclasses.replace(found, notes=(*found.notes, *warning_notes(given)))
     if arguments.json:
         print(json.dumps(found.to_dict(), indent=1, allow_nan=False))
     else:

@@ -131,6 +131,28 @@ def test_bad_input_is_named(model, raw, options, message):
         model.ask(raw, options.pop("question", "blink"), name="r.edf", **options)
 
 
+def test_windows_keep_to_spans_and_bad_ones_are_marked(model):
+    raw = noise(["Fp1", "Cz", "O2"], 30)
+    raw._data[2, 256 * 10 :] = 1e-6  # came off
+    second = raw.copy().crop(9.5).pick(["Fp1", "Cz"])
+    raw.set_annotations(mne.Annotations([9.5, 20.0], [0.0, 1.0], ["EDGE boundary", "bad muscle"]))
+    found = model.ask(raw, "blink")
+    np.testing.assert_allclose(found.onsets, [0, 2, 4, 6, *(9.5 + 2 * np.arange(10))])
+    assert found.channels == ("Fp1", "Cz") and found.left_out == {"O2": "bad in more than 50% of the recording"}
+    marked = [i for i, marks in enumerate(found.marks) if marks]
+    assert [found.onsets[i] for i in marked] == [19.5] and found.marks[marked[0]] == ("annotated",)
+    np.testing.assert_allclose(found.probabilities[4:], model.ask(second, "blink").probabilities, atol=1e-4)
+    fit = np.delete(found.probabilities, marked, axis=0)
+    np.testing.assert_allclose(list(found.overall.values()), fit.mean(axis=0))
+    assert found.to_dict()["windows"][marked[0]]["marks"] == ["annotated"]
+    assert found.notes == (
+        "1 of 14 windows are partly bad: marked BAD in 1",
+        "time jumps within the recording (boundary 1); no window crosses a jump",
+    )
+    with pytest.raises(UserError, match="nowhere 2 s without a jump of time"):
+        model.ask(noise(["Fp1"], 3).set_annotations(mne.Annotations([1.5], [0.0], ["EDGE"])), "blink")
+
+
 def test_a_truncated_file_is_named(model, tmp_path):
     file = tmp_path / "r_raw.fif"
     noise(["Cz"], 60).save(file, verbose="error")

@@ -94,6 +94,7 @@ def test_memory_does_not_grow_with_the_recording(monkeypatch):
 
     class Long:
         info, ch_names, n_times = raw.info, raw.ch_names, length
+        annotations, first_time, filenames = raw.annotations, 0.0, ()
 
         def get_channel_types(self):
             return ["eeg", "eeg"]

@@ -12,6 +12,7 @@ from neurolm_jax.corpus import build, recording, sources
 from neurolm_jax.corpus.excluded import excluded
 from neurolm_jax.eeg.identity import recording_hash
 from neurolm_jax.eeg.preprocessing import Preprocessing
+from neurolm_jax.eeg.reading import warnings_by_kind
 from neurolm_jax.errors import UserError
 
 
@@ -25,7 +26,7 @@ def test_a_name_that_is_no_text_costs_its_recording_alone(folder, tmp_path):
 def test_nihon_kohdens_files_are_known_by_their_suffix(tmp_path, name):
     (tmp_path / name).write_bytes(b"EEG-1100A V01.00" + bytes(2000))
     [source] = sources.find([tmp_path])[0]
-    with pytest.raises(Exception) as told:
+    with pytest.raises(Exception) as told, warnings_by_kind({}):
         recording.read(source)
     with pytest.raises(type(told.value), match=re.escape(str(told.value))):
         mne.io.read_raw_nihon(tmp_path / name, verbose="error")

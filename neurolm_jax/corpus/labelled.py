@@ -1,5 +1,6 @@
 """A downstream task's windows and recordings as shards, split by split, one recording in memory at a time."""
 
+import collections
 import contextlib
 import dataclasses
 import pathlib
@@ -10,18 +11,23 @@ import numpy as np
 
 from neurolm_jax.corpus.excluded import NOTHING, Excluded
 from neurolm_jax.corpus.parts import entry
-from neurolm_jax.corpus.recording import PIECE
+from neurolm_jax.corpus.recording import PIECE, SHORTEST
+from neurolm_jax.corpus.task_windows import check_window, cut, labelled_record
 from neurolm_jax.data import shards
-from neurolm_jax.eeg.electrodes import VOCABULARY
+from neurolm_jax.eeg import quality
+from neurolm_jax.eeg.electrodes import VOCABULARY, electrode_id
 from neurolm_jax.eeg.fingerprint import fingerprint
 from neurolm_jax.eeg.identity import middle, recording_hash
-from neurolm_jax.eeg.preprocessing import RATE, Signal, checked_channels, choose_channels, preprocess
+from neurolm_jax.eeg.preprocessing import RATE, checked_channels, choose_channels, preprocess
+from neurolm_jax.eeg.reading import corrected, dropped_channels, warnings_by_kind
 from neurolm_jax.eeg.records import Record, encode
 from neurolm_jax.eeg.renaming import rename
+from neurolm_jax.eeg.stretches import bounds, read_microvolts
 from neurolm_jax.eeg.tasks import Opened, Recording, Task
-from neurolm_jax.eeg.tasks.base import SPLITS, Window
+from neurolm_jax.eeg.tasks.base import SPLITS
 from neurolm_jax.eeg.tasks.readers import duration_of, foreign_bytes, read_raw
 from neurolm_jax.eeg.tasks.splits import assign
+from neurolm_jax.eeg.timeline import timeline
 from neurolm_jax.errors import UserError
 from neurolm_jax.outputs import appearing_folder
 
@@ -64,12 +70,15 @@ def write_task(
             if recording.left_out:
                 side.outcome(recording, reason=recording.left_out)
                 continue
+            given: dict[str, int] = {}
             try:
-                _write_recording(task, recording, digests, NOTHING if split == "test" else without, side)
+                with warnings_by_kind(given):
+                    _write_recording(task, recording, digests, NOTHING if split == "test" else without, side)
             except UserError as error:
                 if not skip_faulty:
                     raise UserError(f"{error} (--skip_faulty leaves such a recording out)") from error
                 side.outcome(recording, reason=str(error))
+            side.warned(given)
         if not any(side.windows for side in folders.values()):
             raise UserError(f"{path}: no labelled window in any of its {len(recordings)} recordings")
         for split, side in folders.items():
@@ -100,10 +109,15 @@ class _Folder:
     def outcome(self, recording: Recording, became="skipped", reason: str | None = None, hours=0.0, **read):
         """What became of a recording; returns its number."""
         known = {"hash": "", "file_hashes": [], "fingerprint": "", "file_fingerprints": []}
-        known |= {"rate": None, "channels": [], "electrodes": []} | read
+        known |= {"rate": None, "channels": [], "electrodes": [], "left_out": {}, "jumps": {}}
+        known |= {"bad_channel_seconds": {}, "left_out_windows": {}, "marked_windows": {}} | read
         told = {"name": recording.name, "subject": recording.subject, "outcome": became, "reason": reason}
         self._outcomes.append(told | known | {"hours": hours})
         return len(self._outcomes) - 1
+
+    def warned(self, counts: dict[str, int]) -> None:
+        """How often each warning was given while the last recording was read."""
+        self._outcomes[-1]["warnings"] = counts
 
     def write(self, kind: str, record: Record, number: int) -> None:
         self.windows += kind == "task"
@@ -165,13 +179,14 @@ def _same(raw, other) -> bool:
     names = list(choose_channels(raw)[0])
     if raw.n_times != other.n_times or names != list(choose_channels(other)[0]):
         return False
-    first, second = (r.get_data(names, *middle(r), verbose="error") if names else None for r in (raw, other))
+    first, second = (r.get_data(names, *middle(r), verbose="warning") if names else None for r in (raw, other))
     return np.array_equal(first, second, equal_nan=True) if names else True
 
 
 def _write_recording(task, recording, digests, without, side):
     opened = recording.open()
-    raw, windows, whole = opened
+    with foreign_bytes(recording.name):
+        raw, windows, whole = opened._replace(raw=corrected(opened.raw))
     raw = rename(raw, digests.renaming, recording.name)
     opened = Opened(raw, windows, whole and rename(whole, digests.renaming, recording.name))
     rate = float(raw.info["sfreq"])
@@ -180,7 +195,7 @@ def _write_recording(task, recording, digests, without, side):
         raise UserError(f"{recording.name}: sampled at {rate:g} Hz; the recordings of {task.name} have {wanted} Hz")
     begin, end = recording.span or (0.0, duration_of(raw))
     for window in windows:
-        _check_window(task, recording, window, begin, end)
+        check_window(task, recording, window, begin, end)
     if not windows:
         raise UserError(f"{recording.name}: too short, {end - begin:.1f} s; a window of {task.name} has {task.seconds}")
     places = checked_channels(raw, recording.name, task.channels)
@@ -189,71 +204,89 @@ def _write_recording(task, recording, digests, without, side):
         span = round(begin * rate), round(end * rate)
         digest, own = recording_hash(raw, *span), fingerprint(raw, *span)
         files = digests.of_files(recording, opened, digest)
-        read = {"hash": digest, "file_hashes": files, "rate": rate, "channels": channels}
+        left_out = {n: reason for n, reason in dropped_channels(raw).items() if _wanted(n, task)}
+        read = {"hash": digest, "file_hashes": files, "rate": rate, "jumps": timeline(raw).jumps}
         read |= {"fingerprint": own, "file_fingerprints": digests.fingerprints(files)}
-        read |= {"electrodes": [VOCABULARY[electrode] for electrode in places.values()]}
-        raw = raw.copy().pick(channels, verbose="error").load_data(verbose="error")
     if digest and digest in digests.seen:
-        side.outcome(recording, reason=f"a copy of {digests.seen[digest]}", **read)
+        side.outcome(recording, reason=f"a copy of {digests.seen[digest]}", channels=list(channels), **read)
         return
     cohort, prints = task.cohort or task.name, [own, *read["file_fingerprints"]]
     if reason := without.reason(cohort, recording.subject, digest, *files, fingerprints=prints):
-        side.outcome(recording, "excluded", reason, **read)
+        side.outcome(recording, "excluded", reason, channels=list(channels), **read)
         return
-    signal = preprocess(raw, task.preprocessing, recording.name, task.channels, places)
-    records = [labelled_record(task, recording, signal, window) for window in windows]
+    off_scale = _off_scale(raw, channels, recording.name)
+    left_out |= off_scale
+    kept = {name: place for name, place in places.items() if name not in off_scale}
+    with foreign_bytes(recording.name):
+        chosen = raw.copy().pick(list(kept), verbose="warning")
+        signal = preprocess(chosen, task.preprocessing, recording.name, task.channels, kept)
+    records, left_out_windows, marked_windows = _fit_windows(task, recording, signal, windows)
+    first, last = (round(second * RATE) for second in (begin, end))
+    read |= {
+        "channels": list(kept),
+        "electrodes": [VOCABULARY[electrode] for electrode in kept.values()],
+        "left_out": left_out,
+        "bad_channel_seconds": quality.counts(signal.flags[:, first:last], RATE),
+        "left_out_windows": left_out_windows,
+        "marked_windows": marked_windows,
+    }
+    if not records:
+        faults = ", ".join(f"{fault} in {count}" for fault, count in left_out_windows.items())
+        side.outcome(recording, reason=f"none of its {len(windows)} windows is fit for use ({faults})", **read)
+        return
+    runs = _good_runs(signal, first, last)
+    hours = sum(ends - begins for _, _, begins, ends in runs) / RATE / 3600
     digests.seen[digest] = recording.name
-    number = side.outcome(recording, "used", hours=(end - begin) / 3600, **read)
+    number = side.outcome(recording, "used", hours=hours, **read)
     for record in records:
         side.write("task", record, number)
-    first, last = (round(second * RATE) for second in (begin, end))
-    last = min(last, signal.samples.shape[1])
-    for start in range(first, last, PIECE * RATE):
-        side.write("eeg", _record(task, recording, signal, start, min(start + PIECE * RATE, last)), number)
+    for span, rows, begins, ends in runs:
+        for start in range(begins, ends, PIECE * RATE):
+            record = cut(task, recording, signal, start, min(start + PIECE * RATE, ends), channels=rows)
+            side.write("eeg", dataclasses.replace(record, span=span), number)
 
 
-def _check_window(task, recording, window, begin, end):
-    if window.label not in task.answers:
-        known = ", ".join(task.answers)
-        raise UserError(f"{recording.name}: label {window.label!r} at {window.onset:g} s is none of {known}")
-    if not window.duration * RATE >= task.seconds * RATE - 0.5:
-        raise UserError(
-            f"{recording.name}: a window of {window.duration:g} s at {window.onset:g} s; {task.name} asks about"
-            f" {task.seconds} s"
-        )
-    tolerance = 1 / RATE
-    if not begin - tolerance <= window.onset <= window.onset + window.duration <= end + tolerance:  # nor NaN
-        raise UserError(
-            f"{recording.name}: its labels want seconds {window.onset:g} to {window.onset + window.duration:g},"
-            f" it has {begin:g} to {end:g}"
-        )
+def _fit_windows(task, recording, signal, windows):
+    """Records of the windows that are fit for use; how many are not, by reason; how many are partly bad, by kind."""
+    records, left_out, marked = [], collections.Counter(), collections.Counter()
+    for window in windows:
+        record, fit = labelled_record(task, recording, signal, window)
+        marked.update(fit.marks)
+        if fit.fault:
+            left_out[fit.fault] += 1
+        else:
+            records.append(record)
+    return records, dict(left_out), dict(marked)
 
 
-def labelled_record(task: Task, recording: Recording, signal: Signal, window: Window) -> Record:
-    """A window of a prepared signal, told from its baseline where the task says so."""
-    # The whole window even where its edges lie between samples.
-    length = round(window.duration * RATE)
-    begin = min(round(window.onset * RATE), signal.samples.shape[1] - length)
-    if begin < 0:
-        raise UserError(f"{recording.name}: too short for its window of {window.duration:g} s")
-    record = _record(task, recording, signal, begin, begin + length, window.label)
-    return dataclasses.replace(record, samples=from_baseline(task, record.samples))
+def _good_runs(signal, first, last):
+    """Number of the span, channels, first and last sample of all that is good between two samples."""
+    runs = []
+    for number, (start, stop) in enumerate(signal.spans):
+        for at, to in bounds(max(start, first), min(stop, last)):
+            good = quality.good_runs(signal.flags[:, at:to], SHORTEST * RATE)
+            runs += [(number, rows, at + begins, at + ends) for rows, begins, ends in good]
+    return runs
 
 
-def from_baseline(task: Task, samples: np.ndarray) -> np.ndarray:
-    """A window's samples [C, N] minus the mean of each channel's first ``task.baseline`` seconds."""
-    if not task.baseline:
-        return samples
-    return samples - samples[:, : round(task.baseline * RATE)].mean(axis=1, keepdims=True)
+def _wanted(name, task):
+    """Whether the task would read a channel of that name."""
+    electrode = electrode_id(name)
+    return electrode is not None and (not task.channels or electrode in map(electrode_id, task.channels))
 
 
-def _record(task, recording, signal, begin, stop, label=None):
-    return Record(
-        samples=signal.samples[:, begin:stop],
-        electrodes=signal.electrodes,
-        source=task.name,
-        recording=recording.name,
-        subject=recording.subject,
-        start=begin / RATE,
-        label=label,
-    )
+def _off_scale(raw, channels, name) -> dict[str, str]:
+    """Reasons by name of the channels that are not on the scale of EEG.
+
+    Raises:
+      UserError: none is.
+    """
+    if not channels:
+        return {}
+    names = list(channels)
+    with foreign_bytes(name):
+        sample = read_microvolts(raw, [raw.ch_names.index(channel) for channel in names], *middle(raw))
+    deviations = quality.deviations(sample, float(raw.info["sfreq"]))
+    if fault := quality.unit_fault(deviations):
+        raise UserError(f"{name}: {fault}")
+    return {names[channel]: reason for channel, reason in quality.scale_faults(deviations).items()}

@@ -16,11 +16,12 @@ from neurolm_jax.corpus.recording import ExcludedRecording, Outcome, Unusable
 from neurolm_jax.corpus.sources import Source
 from neurolm_jax.data import shards
 from neurolm_jax.eeg.preprocessing import Preprocessing
+from neurolm_jax.eeg.reading import warnings_by_kind
 from neurolm_jax.eeg.records import Record, encode
 from neurolm_jax.errors import UserError
 from neurolm_jax.outputs import appearing_file
 
-INDEX = ("channels", "samples", "start", "montage")
+INDEX = ("channels", "samples", "start", "montage", "span")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,11 @@ def make(source: Source, settings: Preprocessing, corpus: str, folder: pathlib.P
     outcome, index, digests, size = Outcome(source.name), {key: [] for key in INDEX}, [], 0
     file.unlink(missing_ok=True)
     try:
-        with appearing_file(file) as unfinished, shards.Writer(unfinished) as writer:
+        with (
+            warnings_by_kind(outcome.warnings),
+            appearing_file(file) as unfinished,
+            shards.Writer(unfinished) as writer,
+        ):
             for data, told in _records(source, settings, corpus, outcome):
                 writer.write(data)
                 digests.append(hashlib.sha256(data).hexdigest())
@@ -80,15 +85,16 @@ def _records(source, settings, corpus, outcome) -> Iterator[tuple[bytes, dict]]:
 def finished(folder: pathlib.Path, source: Source) -> Part | None:
     """The part of a recording, if it is there."""
     file = _part_file(folder, source)
-    return Part(**json.loads(file.read_text())) if file.is_file() else None
+    part = Part(**json.loads(file.read_text())) if file.is_file() else None
+    return part if part and part.index.keys() == set(INDEX) else None  # one of an earlier version has less
 
 
 def entry(record: Record) -> dict:
     """What the index of a manifest has of a record, beside the number of its recording; ``montage`` tells sets of
-    electrodes apart."""
+    electrodes apart, ``span`` parts between which time jumps."""
     channels, samples = record.samples.shape
     montage = zlib.crc32(bytes(record.electrodes))
-    return {"channels": channels, "samples": samples, "start": record.start, "montage": montage}
+    return {"channels": channels, "samples": samples, "start": record.start, "montage": montage, "span": record.span}
 
 
 def skipped(source: Source, reason: str) -> Part:

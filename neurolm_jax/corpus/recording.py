@@ -1,5 +1,6 @@
 """One recording into records, a few minutes at a time: memory does not grow with its length."""
 
+import collections
 import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -9,22 +10,23 @@ import numpy as np
 from neurolm_jax.corpus.sources import Source
 from neurolm_jax.eeg import quality
 from neurolm_jax.eeg.electrodes import VOCABULARY
-from neurolm_jax.eeg.filtering import Filter
 from neurolm_jax.eeg.fingerprint import fingerprint
-from neurolm_jax.eeg.identity import STRETCH, ContentHash, middle, reads_alike, recording_hash
+from neurolm_jax.eeg.identity import ContentHash, middle, reads_alike, recording_hash
 from neurolm_jax.eeg.mains import detect_mains
 from neurolm_jax.eeg.montage import read_montage, unknown_montage
 from neurolm_jax.eeg.positions import with_places
-from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, choose_channels
+from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, check_rate, choose_channels
+from neurolm_jax.eeg.reading import open_recording
 from neurolm_jax.eeg.records import Record
 from neurolm_jax.eeg.renaming import rename
+from neurolm_jax.eeg.stretches import read_microvolts, stretches
+from neurolm_jax.eeg.timeline import timeline
 
 if TYPE_CHECKING:  # MNE takes a second to import
     import mne
 
 PIECE = 16  # seconds in one record: a window takes some of them, and little that it does not need
 SHORTEST = 2  # seconds of a stretch between bad ones that are worth keeping
-MOSTLY_BAD = 0.5  # of a stretch: the channel is left out of it, instead of its bad seconds from all channels
 
 
 class Unusable(Exception):
@@ -42,7 +44,8 @@ class Outcome:
     outcome: used, skipped or excluded. channels: names of those used, and electrodes: what they are in the vocabulary;
     left_out: reason by channel not used.
     hash: of the samples as read; fingerprint: what exports of other scales share, see ``eeg.fingerprint``.
-    dropped_seconds: cut out of all channels; bad_channel_seconds: by kind, what was bad in a channel.
+    dropped_seconds: cut out of all channels; bad_channel_seconds: by kind, what was bad in a channel. jumps: how often
+    time jumps, by kind; warnings: how often each was given while the recording was read, by kind.
     participant, events: of a BIDS tree, the row of participants.tsv and how often each trial type occurs.
     """
 
@@ -63,18 +66,17 @@ class Outcome:
     channels: list[str] = dataclasses.field(default_factory=list)
     electrodes: list[str] = dataclasses.field(default_factory=list)
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
-    dropped_seconds: int = 0
-    bad_channel_seconds: dict[str, int] = dataclasses.field(default_factory=dict)
+    dropped_seconds: float = 0.0
+    bad_channel_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    jumps: dict[str, int] = dataclasses.field(default_factory=dict)
+    warnings: dict[str, int] = dataclasses.field(default_factory=dict)
     participant: dict[str, str] = dataclasses.field(default_factory=dict)
     events: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def read(source: Source) -> "mne.io.BaseRaw":
     """An ``mne.io.Raw``, samples still on disk; whatever its parsers raise comes through."""
-    import mne
-
-    raw = with_places(mne.io.read_raw(source.path, verbose="error"), dict(source.positions))
-    return rename(raw, dict(source.renaming), source.name)
+    return rename(with_places(open_recording(source.path), dict(source.positions)), dict(source.renaming), source.name)
 
 
 def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: Outcome) -> Iterator[Record]:
@@ -94,66 +96,54 @@ def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: 
         raise Unusable(source.fault)
     if length < rate:
         raise Unusable("shorter than one second")
+    check_rate(raw, source.name)
+    line = timeline(raw)
+    outcome.jumps = line.jumps
     picks, electrodes = _choose(raw, source, outcome)
-    sample = _samples(raw, picks, *middle(raw))
-    if fault := quality.unit_fault(quality.deviations(sample, rate)):
+    sample = read_microvolts(raw, picks, *middle(raw))
+    deviations = quality.deviations(sample, rate)
+    if fault := quality.unit_fault(deviations):
         raise Unusable(fault)
-    copies = quality.copies(sample)
-    for copy, (original, lag) in sorted(copies.items(), reverse=True):
+    refused = quality.scale_faults(deviations)
+    for copy, (original, lag) in quality.copies(sample).items():
         how = "exactly" if lag == 0 else f"shifted by {abs(lag)} samples"
-        outcome.left_out[outcome.channels[copy]] = f"copies {outcome.channels[original]} {how}"
+        refused.setdefault(copy, f"copies {outcome.channels[original]} {how}")
+    for channel in sorted(refused, reverse=True):
+        outcome.left_out[outcome.channels[channel]] = refused[channel]
         for sequence in (picks, electrodes, outcome.channels, outcome.electrodes):
-            del sequence[copy]
-    mains = _mains(raw, source, settings, sample, rate, outcome)
+            del sequence[channel]
+    kept_sample = np.delete(sample, list(refused), axis=0)
+    mains = _mains(raw, source, settings, kept_sample, rate, outcome)
 
-    whole = Filter(rate, length, settings.low, settings.high, mains)
-    seconds = whole.clock.length // RATE
     # What is read for filtering makes the hash, where that is what ``recording_hash`` would read.
-    alike = not source.left_out and reads_alike(raw, picks, np.delete(sample, list(copies), axis=0))
-    digest = ContentHash(len(picks)) if alike else None
-    counts, kept = dict.fromkeys(quality.KINDS, 0), 0
-    for begin, y, bad in _stretches(raw, picks, whole, digest):
-        for kind, flags in bad.items():
-            counts[kind] += int(flags.sum())
-        for channels, start, end in _good(np.any(list(bad.values()), axis=0)):
+    whole = sum(last - first for first, last in line.spans) == length
+    plain = not source.left_out and not quality.scale_faults(deviations)
+    digest = ContentHash(len(picks)) if whole and plain and reads_alike(raw, picks, kept_sample) else None
+    bad, kept = collections.Counter(), 0
+    on_read = digest.update if digest else lambda x: None
+    for part in stretches(raw, picks, line, settings.low, settings.high, mains, on_read):
+        bad.update(quality.counts(part.flags, RATE))
+        for channels, start, end in quality.good_runs(part.flags, SHORTEST * RATE):
             kept += end - start
-            for first in range(start, end, PIECE):
+            for first in range(start, end, PIECE * RATE):
                 yield Record(
-                    samples=y[channels, first * RATE : min(first + PIECE, end) * RATE],
+                    samples=part.samples[channels, first : min(first + PIECE * RATE, end)],
                     electrodes=tuple(electrodes[c] for c in channels),
                     source=corpus,
                     recording=source.name,
                     subject=source.subject,
                     session=source.session,
                     reference=source.reference,
-                    start=float(begin + first),
+                    start=(part.first + first) / RATE,
+                    span=part.span,
                 )
     outcome.hash = digest.hexdigest() if digest else recording_hash(raw)
     outcome.fingerprint = fingerprint(raw)
-    outcome.hours, outcome.dropped_seconds = kept / 3600, seconds - kept
-    outcome.bad_channel_seconds = {kind: count for kind, count in counts.items() if count}
+    outcome.hours, outcome.dropped_seconds = kept / RATE / 3600, round(length / rate - kept / RATE, 3)
+    outcome.bad_channel_seconds = {kind: round(bad[kind], 3) for kind in quality.KINDS if bad[kind]}
     if not kept:
-        found = ", ".join(f"{kind} {count} channel-seconds" for kind, count in outcome.bad_channel_seconds.items())
+        found = ", ".join(f"{kind} {count:g} channel-seconds" for kind, count in outcome.bad_channel_seconds.items())
         raise Unusable(f"no {SHORTEST} seconds in a row are fit for use ({found or 'too short'})")
-
-
-def _stretches(raw, picks, whole, digest):
-    """For each stretch: its first second, filtered samples [C, S * 200], and which seconds are bad [C, S] by kind."""
-    rate, length, seconds = float(raw.info["sfreq"]), int(raw.n_times), whole.clock.length // RATE
-    lowest = highest = np.full(len(picks), np.nan)
-    for begin in range(0, seconds, STRETCH):
-        stop = min(begin + STRETCH, seconds)
-        first, last = whole.span(begin * RATE, stop * RATE)
-        x = _samples(raw, picks, first, last)
-        inside = x[:, round(begin * rate) - first : (length if stop == seconds else round(stop * rate)) - first]
-        if digest:
-            digest.update(inside)
-        finite = np.where(np.isfinite(inside), inside, np.nan)
-        lowest, highest = np.fmin(lowest, np.fmin.reduce(finite, 1)), np.fmax(highest, np.fmax.reduce(finite, 1))
-        bad = quality.bad_seconds(inside, rate, stop - begin, lowest, highest)
-        y = whole.stretch(quality.fill_gaps(x), begin * RATE, stop * RATE)
-        bad["huge"] = quality.huge_seconds(y, RATE) & ~np.any(list(bad.values()), axis=0)
-        yield begin, y, bad
 
 
 def _choose(raw, source, outcome):
@@ -176,15 +166,6 @@ def _choose(raw, source, outcome):
     return picks, electrodes
 
 
-def _samples(raw, picks, first, last):
-    """Microvolts float64 [C, N]."""
-    x = raw.get_data(picks, first, last, verbose="error")
-    if x.shape != (len(picks), last - first):
-        raise Unusable(f"samples {first} to {last} are not there; its header promises more than the file holds")
-    x *= 1e6
-    return x
-
-
 def _mains(raw, source, settings, sample, rate, outcome):
     header = raw.info.get("line_freq")
     known = {"option": settings.mains, "sidecar": source.mains, "header": header}
@@ -195,15 +176,3 @@ def _mains(raw, source, settings, sample, rate, outcome):
     found = detect_mains(quality.fill_gaps(sample), rate)
     outcome.mains, outcome.mains_from = found, "spectrum" if found else "none seen in the spectrum"
     return found
-
-
-def _good(bad):
-    """Channels [places], first and last second of each part that is good in all of them; bad is bool [C, S]."""
-    channels = np.flatnonzero(bad.mean(axis=1) <= MOSTLY_BAD)
-    if not len(channels):
-        return
-    good = np.concatenate([[False], ~bad[channels].any(axis=0), [False]])
-    edges = np.flatnonzero(np.diff(good))
-    for start, end in zip(edges[::2].tolist(), edges[1::2].tolist()):
-        if end - start >= min(SHORTEST, bad.shape[1]):
-            yield channels, start, end

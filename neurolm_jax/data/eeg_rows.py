@@ -209,6 +209,8 @@ def find_runs(index: dict) -> Runs:
         goes_on = samples[:-1] % RATE == 0
         goes_on &= np.abs(start[1:] - start[:-1] - samples[:-1] / RATE) < 0.5 / RATE
         begins[1:] = ~goes_on | (recording[1:] != recording[:-1]) | (montage[1:] != montage[:-1])
+        span = np.asarray(index.get("span", np.zeros(len(samples), int)))  # shards of earlier versions tell none
+        begins[1:] |= span[1:] != span[:-1]
     first = np.flatnonzero(begins)
     records = np.diff(np.append(first, len(samples)))
     total = np.add.reduceat(samples, first) if len(first) else samples

@@ -39,7 +39,8 @@ class Filter:
         self._kernel = _kernel(rate, low, high, mains)
         self._keeps_mean = not low
         self._input_length = length
-        self._plain = (rate, low, high, mains) if length < 2 * len(self._kernel) else None
+        short = length < 2 * max(len(self._kernel), round(GUARD * rate))
+        self._plain = (rate, low, high, mains) if short else None
         self.clock = mne_clock(rate, length)
         ends = [(k + self.clock.offset) * self.clock.scale - k for k in (0, self.clock.length - 1)]
         self._oversampled = 2 if max(map(abs, ends)) > EXACT else 1

@@ -35,18 +35,18 @@ def recording_hash(raw: "mne.io.BaseRaw", first: int = 0, last: int | None = Non
     """Of samples ``first`` to ``last`` of an ``mne.io.Raw``: of all electrodes that the vocabulary has and that are no
     copies of others, whichever of them a task reads or a sidecar calls bad. "" if there are none.
 
-    Samples are read in stretches of their own: where channels have rates of their own, MNE's samples depend on what is
-    read at once (see ``reads_alike``), so ``raw`` should not be loaded.
+    Samples are read in stretches of their own: where MNE resamples channels, which ``reading.corrected`` avoids, they
+    depend on what is read at once (see ``reads_alike``).
     """
     names = list(choose_channels(raw)[0])
     if not names:
         return ""
-    copies = quality.copies(raw.get_data(names, *middle(raw), verbose="error") * 1e6)
+    copies = quality.copies(raw.get_data(names, *middle(raw), verbose="warning") * 1e6)
     picks = [name for place, name in enumerate(names) if place not in copies]
     found, step = ContentHash(len(picks)), round(STRETCH * raw.info["sfreq"])
     last = raw.n_times if last is None else last
     for begin in range(first, last, step):
-        found.update(raw.get_data(picks, begin, min(begin + step, last), verbose="error") * 1e6)
+        found.update(raw.get_data(picks, begin, min(begin + step, last), verbose="warning") * 1e6)
     return found.hexdigest()
 
 
@@ -54,7 +54,7 @@ def reads_alike(raw: "mne.io.BaseRaw", picks: Sequence[str], sample: np.ndarray)
     """Whether a part of the middle, whose ``sample`` is in microvolts, is the same if read alone."""
     first, last = middle(raw)
     third = (last - first) // 3
-    alone = raw.get_data(picks, first + third, first + 2 * third, verbose="error") * 1e6
+    alone = raw.get_data(picks, first + third, first + 2 * third, verbose="warning") * 1e6
     return np.array_equal(alone, sample[:, third : 2 * third], equal_nan=True)
 
 

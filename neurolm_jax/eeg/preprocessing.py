@@ -8,6 +8,7 @@ import numpy as np
 
 from neurolm_jax.eeg.electrodes import VOCABULARY, electrode_id, shared_id
 from neurolm_jax.eeg.montage import read_montage, unknown_montage
+from neurolm_jax.eeg.reading import corrected, dropped_channels, own_rate
 from neurolm_jax.errors import UserError
 
 if TYPE_CHECKING:  # MNE takes a second to import
@@ -36,10 +37,28 @@ class Preprocessing:
 
 @dataclasses.dataclass(frozen=True)
 class Signal:
-    """samples [C, N] float32 microvolts at 200 Hz, and the C electrode ids."""
+    """A recording as the models read it.
+
+    Attributes:
+      samples: [C, N] float32 microvolts at 200 Hz.
+      electrodes: ids [C].
+      flags: [C, N] uint8, what is wrong with each sample, see ``quality.BITS``; None where nobody has looked.
+      spans: first and last sample of each part without a jump of time; () for one.
+    """
 
     samples: np.ndarray
     electrodes: tuple[int, ...]
+    flags: np.ndarray | None = None
+    spans: tuple[tuple[int, int], ...] = ()
+
+    def keep(self, rows: Sequence[int]) -> "Signal":
+        """The same recording with some of its channels."""
+        flags = None if self.flags is None else self.flags[rows]
+        return Signal(self.samples[rows], tuple(self.electrodes[row] for row in rows), flags, self.spans)
+
+    def same_span(self, first: int, last: int) -> bool:
+        """Whether no jump of time lies between samples ``first`` and ``last``."""
+        return not self.spans or any(begin <= first and last <= end for begin, end in self.spans)
 
 
 def preprocess(
@@ -62,6 +81,12 @@ def preprocess(
       UserError: no known electrode, or too few of them; two channels for one electrode, NaN or infinity among the
         samples, a recording of less than one second or sampled too slowly.
     """
+    from neurolm_jax.eeg import quality
+    from neurolm_jax.eeg.filtering import mne_clock
+    from neurolm_jax.eeg.stretches import stretches
+    from neurolm_jax.eeg.timeline import timeline
+
+    raw = corrected(raw)
     if places is None:
         places = checked_channels(raw, name, channels)
     known, electrodes = list(places), tuple(places.values())
@@ -73,17 +98,19 @@ def preprocess(
     if raw.times[-1] + 1 / raw.info["sfreq"] < 1:
         raise UserError(f"{name}: shorter than one second")
 
-    raw = raw.copy().pick(known, verbose="error").load_data(verbose="error")
-    bad = [channel for channel, x in zip(known, raw.get_data()) if not np.isfinite(x).all()]
-    if bad:
-        raise UserError(f"{name}: NaN or infinite samples in {', '.join(bad)}; correct or cut the recording")
-    high, mains = (below_nyquist(edge, raw.info["sfreq"]) for edge in (settings.high, settings.mains))
-    if settings.low or high:
-        raw.filter(settings.low, high, picks="all", verbose="error")
-    if mains:
-        raw.notch_filter(mains, picks="all", verbose="error")
-    raw.resample(RATE, verbose="error")
-    return Signal(np.asarray(raw.get_data() * 1e6, np.float32), electrodes)
+    shape = len(known), mne_clock(float(raw.info["sfreq"]), raw.n_times).length
+    samples, flags = np.zeros(shape, np.float32), np.full(shape, quality.BITS["missing"])
+    spans: dict[int, tuple[int, int]] = {}
+    picks = [raw.ch_names.index(channel) for channel in known]
+    for part in stretches(raw, picks, timeline(raw), settings.low, settings.high, settings.mains):
+        last = part.first + part.samples.shape[1]
+        samples[:, part.first : last], flags[:, part.first : last] = part.samples, part.flags
+        spans[part.span] = spans.get(part.span, (part.first,))[0], last
+        missing = (part.flags & quality.BITS["missing"]).any(axis=1)
+        if missing.any():
+            bad = ", ".join(known[row] for row in np.flatnonzero(missing))
+            raise UserError(f"{name}: NaN or infinite samples in {bad}; correct or cut the recording")
+    return Signal(samples, electrodes, flags, tuple(spans.values()))
 
 
 def below_nyquist(frequency: float | None, rate: float) -> float | None:
@@ -93,8 +120,9 @@ def below_nyquist(frequency: float | None, rate: float) -> float | None:
 
 def check_rate(raw: "mne.io.BaseRaw", name: str) -> None:
     """Raises UserError where a recording is sampled too slowly for EEG."""
-    if raw.info["sfreq"] < LOWEST_RATE:
-        raise UserError(f"{name}: sampled at {raw.info['sfreq']:g} Hz; EEG needs {LOWEST_RATE} Hz or more")
+    rate = min(own_rate(raw), raw.info["sfreq"])
+    if rate < LOWEST_RATE:
+        raise UserError(f"{name}: sampled at {rate:g} Hz; EEG needs {LOWEST_RATE} Hz or more")
 
 
 def known_channels(raw: "mne.io.BaseRaw", channels: Sequence[str] = ()) -> dict[str, int]:
@@ -146,4 +174,4 @@ def choose_channels(
             left_out[name] = f"a second channel at {VOCABULARY[place]}, after {twins[place]}"
         else:
             chosen[name], twins[place] = channel.electrode, name
-    return chosen, left_out
+    return chosen, dropped_channels(raw) | left_out

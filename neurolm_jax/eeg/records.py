@@ -13,7 +13,8 @@ class Record:
     """samples [C, N] float32 microvolts at 200 Hz.
 
     electrodes: C ids; source, subject, session, recording: names; reference: of the montage, such as LE or AR, where
-    it is known; start: second of the first sample in the recording; label: of a task's window, else None.
+    it is known; start: second of the first sample in the recording; label: of a task's window, else None; span: number
+    of the part of its recording without a jump of time, stored where there are several.
     """
 
     samples: np.ndarray
@@ -25,6 +26,7 @@ class Record:
     reference: str | None = None
     start: float = 0.0
     label: str | None = None
+    span: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +48,8 @@ def encode(record: Record) -> bytes:
         "scale": scale[:, 0].tolist(),
         "rate": RATE,
     }
+    if not record.span:
+        del fields["span"]
     return msgpack.packb(fields)
 
 

@@ -7,14 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neurolm_jax.corpus.labelled import from_baseline
+from neurolm_jax.corpus.task_windows import from_baseline, judge_window
 from neurolm_jax.data.dialogues import prompt_tokens
-from neurolm_jax.eeg import quality
-from neurolm_jax.eeg.electrodes import MIDLINE, VOCABULARY
-from neurolm_jax.eeg.identity import middle
-from neurolm_jax.eeg.mains import detect_mains
-from neurolm_jax.eeg.montage import read_montage, unknown_montage
-from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, check_rate, choose_channels, known_channels, preprocess
+from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, check_rate
+from neurolm_jax.eeg.reading import corrected, warnings_by_kind
 from neurolm_jax.eeg.records import Record
 from neurolm_jax.eeg.tasks import load_task, prompts
 from neurolm_jax.eeg.tasks.readers import duration_of, foreign_bytes
@@ -24,9 +20,10 @@ from neurolm_jax.inference.encoder import Encoder
 from neurolm_jax.inference.generation import generate
 from neurolm_jax.inference.measures import with_temperature
 from neurolm_jax.inference.model import load_trained, trusted_tasks
+from neurolm_jax.inference.own_recordings import choose, prepare, reading_notes, window_begins
 from neurolm_jax.inference.questions import Question, Size
 from neurolm_jax.inference.scoring import probabilities_of
-from neurolm_jax.inference.windows import check_every, window_begins
+from neurolm_jax.inference.windows import check_every
 
 if TYPE_CHECKING:  # MNE takes a second to import
     import mne
@@ -53,6 +50,7 @@ class Answers:
       left_out: reason by channel not used.
       mains: Hz that were notched, None for none.
       start: date and time of the recording's first sample, None if it does not tell.
+      marks: of each window, what is bad in it: kinds of ``quality.KINDS``, () for none.
       notes: what a reader should know.
       temperature: of the probabilities' calibration, 1 for none.
     """
@@ -69,15 +67,21 @@ class Answers:
     left_out: dict[str, str]
     mains: float | None
     start: datetime.datetime | None = None
+    marks: tuple[tuple[str, ...], ...] = ()
     notes: tuple[str, ...] = ()
     temperature: float = 1.0
 
     @property
     def overall(self) -> dict[str, float]:
-        """Probability of each choice for the whole recording: the mean over its windows; {} for free text."""
+        """Probability of each choice for the whole recording, {} for free text.
+
+        It is the mean over the windows, without those that are missing, huge or marked BAD if there are others.
+        """
         if self.probabilities is None:
             return {}
-        return dict(zip(self.choices, self.probabilities.mean(axis=0).tolist()))
+        fit = np.array([not {"missing", "huge", "annotated"} & set(kinds) for kinds in self.marks], bool)
+        counted = self.probabilities[fit] if fit.any() else self.probabilities
+        return dict(zip(self.choices, counted.mean(axis=0).tolist()))
 
     @property
     def answer(self) -> str | None:
@@ -91,6 +95,8 @@ class Answers:
             window = {"onset": onset, "duration": self.seconds, "answer": text}
             if self.probabilities is not None:
                 window["probabilities"] = dict(zip(self.choices, self.probabilities[i].tolist()))
+            if self.marks and self.marks[i]:
+                window["marks"] = list(self.marks[i])
             windows.append(window)
         return {
             "recording": self.recording,
@@ -165,22 +171,32 @@ class Answerer(Encoder):
         every = seconds if every is None else every
         check_every(every)
         settings = task.preprocessing if task else Preprocessing()
-        check_rate(raw, name)
-        too_short = UserError(f"{name}: too short, {duration_of(raw):.1f} s; a window has {seconds} s")
-        if duration_of(raw) < seconds:
-            raise too_short
-        wanted = task.channels if task else ()
-        channels, left_out, notes = _choose(raw, wanted, name)
-        signal, mains = _prepare(raw, channels, settings, mains, name)
-        begins = window_begins(signal.samples.shape[1], seconds, every)
+        given: dict[str, int] = {}
+        with warnings_by_kind(given):
+            with foreign_bytes(name):
+                raw = corrected(raw)
+            check_rate(raw, name)
+            too_short = UserError(f"{name}: too short, {duration_of(raw):.1f} s; a window has {seconds} s")
+            if duration_of(raw) < seconds:
+                raise too_short
+            wanted = task.channels if task else ()
+            places, left_out, notes = choose(raw, wanted, name)
+            signal, channels, refused, mains = prepare(raw, places, settings, mains, name)
+        left_out |= refused
+        begins = window_begins(signal, seconds * RATE, every)
         if not len(begins):  # of a recording no longer than a window, resampling may leave a sample less
-            raise too_short
+            if len(signal.spans) == 1:
+                raise too_short
+            raise UserError(f"{name}: nowhere {seconds} s without a jump of time")
+        judged = [judge_window(signal, begin, seconds * RATE)[1] for begin in begins.tolist()]
+        rows = [fit.channels if len(fit.channels) else np.arange(len(channels)) for fit in judged]
 
         def record(i):
-            samples = signal.samples[:, begins[i] : begins[i] + seconds * RATE]
+            samples = signal.samples[rows[i], begins[i] : begins[i] + seconds * RATE]
             samples = from_baseline(task, samples) if task else samples
-            return Record(samples, signal.electrodes, name, name)
+            return Record(samples, tuple(signal.electrodes[row] for row in rows[i]), name, name)
 
+        marks = tuple(fit.marks for fit in judged)
         shared = {
             "recording": name,
             "onsets": begins / RATE,
@@ -189,11 +205,13 @@ class Answerer(Encoder):
             "left_out": left_out,
             "mains": mains,
             "start": raw.info["meas_date"] and raw.info["meas_date"] + datetime.timedelta(seconds=raw.first_time),
-            "notes": (*notes, *(self._notes if task else ())),
+            "marks": marks,
+            "notes": (*notes, *reading_notes(marks, raw, given), *(self._notes if task else ())),
         }
+        counts = [len(row) for row in rows]
         if task:
-            return self._score(task, wording, [len(channels)] * len(begins), record, shared)
-        return self._say(question, [len(channels) * seconds] * len(begins), record, shared)
+            return self._score(task, wording, counts, record, shared)
+        return self._say(question, [count * seconds for count in counts], record, shared)
 
     def _match(self, question):
         """The task whose question it is, and its wording."""
@@ -236,49 +254,6 @@ class Answerer(Encoder):
 def _plain(question):
     """A question without its frame, options and marks, for comparison."""
     return " ".join(prompts.stem_of(question).split()).rstrip("?").casefold()
-
-
-def _choose(raw, wanted, name):
-    """Electrode id by name of the channels to use, reasons for the others, and what to say about them."""
-    if fault := unknown_montage(raw):
-        raise UserError(f"{name}: {fault}")
-    chosen, left_out = choose_channels(raw)
-    if not chosen:
-        reasons = "; ".join(f"{channel}: {reason}" for channel, reason in list(left_out.items())[:4])
-        raise UserError(f"{name}: no channel is left of it ({reasons})")
-    trained = {channel: electrode for channel, electrode in known_channels(raw, wanted).items() if channel in chosen}
-    if not trained:
-        notes = ("none of its electrodes is among those that the task was trained with",)
-        return chosen, left_out, (*notes, *_midline_references(raw, chosen))
-    others = [channel for channel in chosen if channel not in trained]
-    left_out |= dict.fromkeys(others, "not among the electrodes of the task")
-    return trained, left_out, _midline_references(raw, trained)
-
-
-def _midline_references(raw, channels):
-    """Notes on channels that are measured against an electrode on the scalp, and read as if they were not."""
-    found = read_montage(raw).channels
-    against = [name for name in channels if found[name].reference in MIDLINE]
-    if not against:
-        return ()
-    read = ", ".join(f"{name} as {VOCABULARY[channels[name]]}" for name in against[:4])
-    return (f"measured against an electrode on the scalp, and read as the first one: {read}",)
-
-
-def _prepare(raw, channels, settings, mains, name):
-    """The signal of some channels as training prepares it, and the mains that were notched."""
-    rate = float(raw.info["sfreq"])
-    with foreign_bytes(name):
-        sample = raw.get_data(list(channels), *middle(raw), verbose="error") * 1e6
-    if fault := quality.unit_fault(quality.deviations(sample, rate)):
-        raise UserError(f"{name}: {fault}")
-    if settings.mains or settings.low or settings.high:
-        detected = detect_mains(quality.fill_gaps(sample), rate)
-        mains = mains or raw.info.get("line_freq") or detected or settings.mains
-    settings = dataclasses.replace(settings, mains=mains and float(mains))
-    with foreign_bytes(name):
-        picked = raw.copy().pick(list(channels), verbose="error")
-        return preprocess(picked, settings, name, places=channels), settings.mains
 
 
 def _temperatures(workdir, written):

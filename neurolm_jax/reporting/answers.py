@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neurolm_jax.eeg.quality import describe
 from neurolm_jax.eeg.tasks.prompts import stem_of
 from neurolm_jax.errors import UserError
 from neurolm_jax.inference.asking import NOTICE, Answers
@@ -39,7 +40,8 @@ def print_answers(found: Answers) -> None:
         if others:
             table.add_column("next", overflow="fold")
     for i, (onset, text) in list(enumerate(zip(found.onsets.tolist(), found.texts)))[:SHOWN]:
-        row = [f"{clock(onset)} - {clock(onset + found.seconds)}", text]
+        marks = describe(found.marks[i]) if found.marks else ""
+        row = [f"{clock(onset)} - {clock(onset + found.seconds)}", f"{text} ({marks})" if marks else text]
         if scored:
             p = found.probabilities[i]
             order = p.argsort()[::-1]

@@ -5,6 +5,7 @@ import collections
 from neurolm_jax.reporting.results import COLUMNS, footnote, sections
 
 SHOWN = 20  # recordings
+KINDS = 5  # of warnings and the like
 
 
 def print_results(tasks: dict, codebook: dict | None, title: str) -> None:
@@ -75,6 +76,15 @@ def print_recordings(manifest: dict, title: str) -> None:
         if lost := [r.get("recorded_hours", 0) for r in left_out if r["outcome"] == outcome]:
             print(f"  {len(lost):,} recordings, {sum(lost):.2f} h, {why}")
     if cut := sum(r.get("dropped_seconds", 0) for r in recordings if r["outcome"] == "used"):
-        print(f"  {cut / 3600:.2f} h cut out of the others: missing, flat, clipped or huge")
+        print(f"  {cut / 3600:.2f} h cut out of the others: missing, flat, clipped, huge or marked BAD")
+    for field, what in (
+        ("left_out_windows", "windows left out"),
+        ("marked_windows", "windows partly bad"),
+        ("jumps", "jumps of time"),
+        ("warnings", "warnings while reading"),
+    ):
+        counts = sum((collections.Counter(r.get(field, {})) for r in recordings), collections.Counter())
+        for kind, count in counts.most_common(KINDS):
+            print(f"  {count:,} {what}: {kind}")
     if mains := collections.Counter(f"{r['mains']:g} Hz" if r["mains"] else "none" for r in recordings if "mains" in r):
         print("  mains:", ", ".join(f"{value} in {count:,}" for value, count in mains.most_common()))

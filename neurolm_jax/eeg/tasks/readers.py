@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neurolm_jax.eeg.positions import read_positions, with_places
+from neurolm_jax.eeg.reading import open_recording
 from neurolm_jax.eeg.tasks.base import Window
 from neurolm_jax.errors import UserError
 
@@ -50,18 +51,16 @@ def microvolt_raw(samples: np.ndarray, names: Iterable[str], rate: float) -> "mn
 
 
 def read_raw(file: pathlib.Path, reader: str = "read_raw", **options: Any) -> "mne.io.BaseRaw":
-    """An ``mne.io.Raw`` of any format, or of that of one of ``mne.io``'s readers; samples still on disk.
+    """An ``mne.io.Raw`` of any format, or of that of one of ``mne.io``'s readers; samples still on disk. What MNE reads
+    loosely is corrected, see ``eeg/reading.py``.
 
     Its channels have the places that an ``electrodes.tsv`` beside it tells, where the file itself tells none.
 
     Raises:
       UserError: MNE cannot read it.
     """
-    import mne
-
     with foreign_bytes(file):
-        raw = getattr(mne.io, reader)(file, verbose="error", **options)
-        return with_places(raw, read_positions(pathlib.Path(file)))
+        return with_places(open_recording(file, reader, **options), read_positions(pathlib.Path(file)))
 
 
 @contextlib.contextmanager
