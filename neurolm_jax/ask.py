@@ -2,6 +2,7 @@
 
   python -m neurolm_jax.ask RECORDING --checkpoint W --question "Is this EEG segment abnormal?"
                             [--every S] [--window S] [--mains 50|60] [--json] [--plot FILE] [--annotations FILE]
+                            [--reader_options NAME=VALUE ...]
 
 RECORDING is any file that MNE reads, with one known electrode or more. The question, or the name, of a task that W was
 trained on has its allowed answers scored, window by window and for the whole recording; any other question is answered
@@ -11,10 +12,12 @@ Without --question it lists what W was taught. No medical device: for research, 
 """
 
 import json
+import os
 import pathlib
 
 from neurolm_jax.command import argument_parser, run
 from neurolm_jax.errors import UserError
+from neurolm_jax.escaping import escape
 
 
 def main() -> None:
@@ -27,6 +30,14 @@ def main() -> None:
     parser.add_argument("--mains", type=float, choices=(50, 60), help="Hz; by default of the header or the spectrum")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--trust_code", action="store_true", help="run the task files (.py) that the checkpoint names")
+    parser.add_argument(
+        "--reader_options",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of MNE's reader, such as data_format=int32 for .cnt",
+    )
     parser.add_argument("--plot", type=pathlib.Path, metavar="FILE")
     parser.add_argument("--annotations", type=pathlib.Path, metavar="FILE")
     arguments = parser.parse_args()
@@ -36,7 +47,7 @@ def main() -> None:
     # What can be refused is refused before a model is loaded.
     if arguments.question and not arguments.recording:
         raise UserError("a recording is missing; see 'python -m neurolm_jax.ask --help'")
-    if arguments.recording and not arguments.recording.exists():
+    if arguments.recording and not os.path.lexists(arguments.recording):
         raise UserError(f"{arguments.recording}: no such file")
     for file in (arguments.plot, arguments.annotations):
         if file and not file.parent.is_dir():
@@ -46,17 +57,19 @@ def main() -> None:
     if arguments.annotations:
         reporting.check_annotations(arguments.annotations)
 
+    from neurolm_jax.eeg.opening import parse_options
     from neurolm_jax.eeg.tasks.readers import read_raw
     from neurolm_jax.inference.asking import Answerer
 
-    raw = read_raw(arguments.recording) if arguments.recording else None
+    options = parse_options(arguments.reader_options) if arguments.reader_options else {}
+    raw = read_raw(arguments.recording, **options) if arguments.recording else None
     model = Answerer(arguments.checkpoint, arguments.trust_code)
     if not arguments.question:
         for name, question in model.questions.items():
-            print(f"{name:<10} {question}")
+            print(escape(f"{name:<10} {question}"))
         return
-    options = {"every": arguments.every, "window": arguments.window, "mains": arguments.mains}
-    found = model.ask(raw, arguments.question, name=str(arguments.recording), **options)
+    wanted = {"every": arguments.every, "window": arguments.window, "mains": arguments.mains}
+    found = model.ask(raw, arguments.question, name=escape(str(arguments.recording)), **wanted)
     if arguments.json:
         print(json.dumps(found.to_dict(), indent=1, allow_nan=False))
     else:

@@ -12,6 +12,7 @@ from neurolm_jax.corpus.parts import entry
 from neurolm_jax.corpus.recording import PIECE
 from neurolm_jax.data import shards
 from neurolm_jax.eeg.identity import middle, recording_hash
+from neurolm_jax.eeg.opening import opened_from
 from neurolm_jax.eeg.preprocessing import RATE, Signal, choose_channels, known_channels, preprocess
 from neurolm_jax.eeg.records import Record, encode
 from neurolm_jax.eeg.tasks import Opened, Recording, Task
@@ -19,6 +20,7 @@ from neurolm_jax.eeg.tasks.base import SPLITS, Window
 from neurolm_jax.eeg.tasks.readers import duration_of, foreign_bytes, read_raw
 from neurolm_jax.eeg.tasks.splits import assign
 from neurolm_jax.errors import UserError
+from neurolm_jax.escaping import escape_all
 from neurolm_jax.outputs import appearing_folder
 
 
@@ -48,6 +50,8 @@ def write_task(
     begin = time.perf_counter()
     recordings = list(task.recordings(path))
     split_of = assign(task, recordings, way, seed)
+    cohort = task.cohort or task.name
+    warnings = without.incomparable((cohort, recording.subject) for recording in recordings)
     digests = _Digests()
     with appearing_folder(out) as folder, contextlib.ExitStack() as stack:
         folders = {split: _Folder(folder, split) for split in SPLITS}
@@ -70,11 +74,12 @@ def write_task(
             side.finish(
                 {
                     "source": task.name,
-                    "cohort": task.cohort or task.name,
+                    "cohort": cohort,
                     "split": split,
                     "split_by": {"way": way, "seed": None if way == "official" else seed},
                     "preprocessing": dataclasses.asdict(task.preprocessing) | {"rate": RATE, "unit": "microvolt"},
                     "seconds": time.perf_counter() - begin,
+                    "warnings": warnings if split == "train" else [],
                 }
             )
 
@@ -93,7 +98,7 @@ class _Folder:
         """What became of a recording; returns its number."""
         known = {"hash": "", "file_hashes": [], "rate": None, "channels": []} | read
         told = {"name": recording.name, "subject": recording.subject, "outcome": became, "reason": reason}
-        self._outcomes.append(told | known | {"hours": hours})
+        self._outcomes.append(escape_all(told | known | {"hours": hours}))
         return len(self._outcomes) - 1
 
     def write(self, kind: str, record: Record, number: int) -> None:
@@ -122,7 +127,7 @@ class _Digests:
         if whole is not None:
             return [self._of(whole)]
         found = [self._of(raw)] if recording.span else []
-        for file in dict.fromkeys(filter(None, raw.filenames)):
+        for file in opened_from(raw):
             with contextlib.suppress(UserError):
                 unchanged = read_raw(file)
                 with foreign_bytes(file):

@@ -12,6 +12,7 @@ from neurolm_jax.eeg.electrodes import parse_channel
 from neurolm_jax.eeg.filtering import Filter
 from neurolm_jax.eeg.identity import STRETCH, ContentHash, middle, reads_alike, recording_hash
 from neurolm_jax.eeg.mains import detect_mains
+from neurolm_jax.eeg.opening import Unreadable, accepted, open_raw
 from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, choose_channels
 from neurolm_jax.eeg.records import Record
 
@@ -37,7 +38,8 @@ class Outcome:
 
     outcome: used, skipped or excluded. channels: names of those used; left_out: reason by channel not used.
     dropped_seconds: cut out of all channels; bad_channel_seconds: by kind, what was bad in a channel.
-    participant, events: of a BIDS tree, the row of participants.tsv and how often each trial type occurs.
+    participant, scan, events: of a BIDS tree, the rows of participants.tsv and scans.tsv, and how often each trial type
+    occurs.
     """
 
     name: str
@@ -58,14 +60,22 @@ class Outcome:
     dropped_seconds: int = 0
     bad_channel_seconds: dict[str, int] = dataclasses.field(default_factory=dict)
     participant: dict[str, str] = dataclasses.field(default_factory=dict)
+    scan: dict[str, str] = dataclasses.field(default_factory=dict)
     events: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def read(source: Source) -> "mne.io.BaseRaw":
-    """An ``mne.io.Raw``, samples still on disk; whatever its parsers raise comes through."""
-    import mne
+    """An ``mne.io.Raw``, samples still on disk; whatever its parsers raise comes through.
 
-    return mne.io.read_raw(source.path, verbose="error")
+    Raises:
+      Unusable: it cannot be opened, and it is told why.
+    """
+    if source.fault:
+        raise Unusable(source.fault)
+    try:
+        return open_raw(source.path, **accepted(source.path, dict(source.options)))
+    except Unreadable as error:
+        raise Unusable(str(error)) from error
 
 
 def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: Outcome) -> Iterator[Record]:
@@ -77,12 +87,10 @@ def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: 
     rate, length = float(raw.info["sfreq"]), int(raw.n_times)
     outcome.subject, outcome.cohort, outcome.session = source.subject, source.cohort, source.session
     outcome.reference = source.reference
-    outcome.participant, outcome.events = dict(source.participant), dict(source.events)
+    outcome.participant, outcome.scan, outcome.events = dict(source.participant), dict(source.scan), dict(source.events)
     outcome.rate, outcome.recorded_hours = rate, length / rate / 3600
     if source.excluded:
         raise ExcludedRecording(source.excluded)
-    if source.fault:
-        raise Unusable(source.fault)
     if length < rate:
         raise Unusable("shorter than one second")
     picks, electrodes = _choose(raw, source, outcome)
