@@ -2,7 +2,7 @@
 
   python -m neurolm_jax.ask RECORDING --checkpoint W --question "Is this EEG segment abnormal?"
                             [--every S] [--window S] [--mains 50|60] [--rename FILE] [--json] [--plot FILE]
-                            [--annotations FILE]
+                            [--annotations FILE] [--reader_options NAME=VALUE ...]
 
 RECORDING is any file that MNE reads, whose channels are known electrodes. The question, or the name, of a task that W
 was trained on has its allowed answers scored, window by window and for the whole recording; any other question is
@@ -14,10 +14,12 @@ Without --question it lists what W was taught. No medical device: for research, 
 
 import dataclasses
 import json
+import os
 import pathlib
 
 from neurolm_jax.command import argument_parser, run
 from neurolm_jax.errors import UserError
+from neurolm_jax.escaping import escape
 
 
 def main() -> None:
@@ -31,6 +33,14 @@ def main() -> None:
     parser.add_argument("--rename", type=pathlib.Path, metavar="FILE", help="lines of NAME,ELECTRODE, for channels")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--trust_code", action="store_true", help="run the task files (.py) that the checkpoint names")
+    parser.add_argument(
+        "--reader_options",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of MNE's reader, such as data_format=int32 for .cnt",
+    )
     parser.add_argument("--plot", type=pathlib.Path, metavar="FILE")
     parser.add_argument("--annotations", type=pathlib.Path, metavar="FILE")
     arguments = parser.parse_args()
@@ -40,7 +50,7 @@ def main() -> None:
     # What can be refused is refused before a model is loaded.
     if arguments.question and not arguments.recording:
         raise UserError("a recording is missing; see 'python -m neurolm_jax.ask --help'")
-    if arguments.recording and not arguments.recording.exists():
+    if arguments.recording and not os.path.lexists(arguments.recording):
         raise UserError(f"{arguments.recording}: no such file")
     for file in (arguments.plot, arguments.annotations):
         if file and not file.parent.is_dir():
@@ -50,6 +60,7 @@ def main() -> None:
     if arguments.annotations:
         reporting.check_annotations(arguments.annotations)
 
+    from neurolm_jax.eeg.opening import parse_options
     from neurolm_jax.eeg.reading import warnings_by_kind
     from neurolm_jax.eeg.renaming import read_renaming, rename
     from neurolm_jax.eeg.tasks.readers import read_raw
@@ -57,9 +68,10 @@ def main() -> None:
     from neurolm_jax.inference.own_recordings import warning_notes
 
     renaming = read_renaming(arguments.rename) if arguments.rename else {}
+    options = parse_options(arguments.reader_options) if arguments.reader_options else {}
     given: dict[str, int] = {}
     with warnings_by_kind(given):
-        raw = read_raw(arguments.recording) if arguments.recording else None
+        raw = read_raw(arguments.recording, **options) if arguments.recording else None
     if raw and renaming:
         if not set(renaming) & set(raw.ch_names):
             names = ", ".join(raw.ch_names[:8])
@@ -68,10 +80,10 @@ def main() -> None:
     model = Answerer(arguments.checkpoint, arguments.trust_code)
     if not arguments.question:
         for name, question in model.questions.items():
-            print(f"{name:<10} {question}")
+            print(escape(f"{name:<10} {question}"))
         return
-    options = {"every": arguments.every, "window": arguments.window, "mains": arguments.mains}
-    found = model.ask(raw, arguments.question, name=str(arguments.recording), **options)
+    wanted = {"every": arguments.every, "window": arguments.window, "mains": arguments.mains}
+    found = model.ask(raw, arguments.question, name=escape(str(arguments.recording)), **wanted)
     found = dataclasses.replace(found, notes=(*found.notes, *warning_notes(given)))
     if arguments.json:
         print(json.dumps(found.to_dict(), indent=1, allow_nan=False))

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import os
 import pathlib
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable
 
 from neurolm_jax import huge_pages
 from neurolm_jax.errors import JobError, UserError
+from neurolm_jax.escaping import escape
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG}
 
@@ -27,6 +29,7 @@ def run(main: Callable[[], int | None], computes: bool = False) -> None:
     if computes and main.__module__ == "__main__":
         huge_pages.ask_for_them()
     make_configs_importable()
+    _escape_what_terminals_lack()
     try:
         code = main()
     except UserError as error:
@@ -58,6 +61,13 @@ def make_configs_importable() -> None:
         sys.path.append(folder)
 
 
+def _escape_what_terminals_lack():
+    """So that a terminal that is ASCII shows other characters as escapes, where Python would end with an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _leave(code):
     _leave_job(code)
     sys.exit(code)
@@ -79,7 +89,7 @@ def _leave_job(code=None):
 
 def fail(message: object, code: int = 2) -> int:
     """Print an error in one line; returns the exit code."""
-    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"error: {escape(' '.join(str(message).split()))}", file=sys.stderr)
     return code
 
 

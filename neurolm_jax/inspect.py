@@ -10,6 +10,7 @@ import pathlib
 
 from neurolm_jax.command import argument_parser, run
 from neurolm_jax.errors import UserError
+from neurolm_jax.escaping import escape
 
 
 def main() -> None:
@@ -67,7 +68,7 @@ def inspect_shards(path: pathlib.Path, verify: bool = False) -> None:
 
     shards = open_shards(path)
     manifest = shards.manifest
-    print(f"kind {manifest['kind']}, source {manifest.get('source', 'text')}, split {manifest['split']}")
+    print(escape(f"kind {manifest['kind']}, source {manifest.get('source', 'text')}, split {manifest['split']}"))
     print(f"records {manifest['records']:,} in {len(manifest['shards'])} shards")
     used = [r for r in manifest.get("recordings", []) if r["outcome"] == "used"]
     for title, values in {
@@ -76,7 +77,7 @@ def inspect_shards(path: pathlib.Path, verify: bool = False) -> None:
         "montages": (r["reference"] for r in used if r.get("reference")),
     }.items():
         if counts := collections.Counter(values).most_common():
-            print(title, ", ".join(f"{value} ({count:,})" for value, count in counts))
+            print(title, escape(", ".join(f"{value} ({count:,})" for value, count in counts)))
     if "recordings" in manifest:
         print_recordings(manifest, "in all")
     if verify:

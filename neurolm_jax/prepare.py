@@ -1,7 +1,7 @@
 """Turn recordings, task data or text into shards and a manifest.
 
   python -m neurolm_jax.prepare eeg  IN... --out DIR [--mains 50|60] [--workers N | --scheduler ADDRESS]
-                                     [--exclude NAME=DIR ...] [--rename FILE]
+                                     [--exclude NAME=DIR ...] [--rename FILE] [--reader_options NAME=VALUE ...]
   python -m neurolm_jax.prepare task NAME IN --out DIR [--split published|subject|official] [--seed N] [--skip_faulty]
                                      [--exclude NAME=DIR ...] [--rename FILE]
   python -m neurolm_jax.prepare text IN... --out DIR
@@ -19,21 +19,25 @@ data sets hf:OWNER/NAME.
 A folder that is there already is kept, if it is what is asked for; remove it to prepare it anew.
 """
 
+import os
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from neurolm_jax.command import argument_parser, run
 from neurolm_jax.corpus.documents import HUGGING_FACE
 from neurolm_jax.corpus.excluded import NOTHING, Excluded, beside, excluded, named
 from neurolm_jax.corpus.finished import Asked, check_finished
 from neurolm_jax.data import remote, shards
+from neurolm_jax.eeg.opening import parse_options
 from neurolm_jax.eeg.preprocessing import Preprocessing
 from neurolm_jax.eeg.renaming import read_renaming
 from neurolm_jax.eeg.tasks import NAMES, Task, load_task
 from neurolm_jax.eeg.tasks.base import SPLITS
 from neurolm_jax.eeg.tasks.splits import WAYS
 from neurolm_jax.errors import UserError
+from neurolm_jax.escaping import escape
 
 
 def main() -> None:
@@ -51,6 +55,14 @@ def main() -> None:
     spread.add_argument("--workers", type=int, default=0, help="processes of a dask cluster on this machine")
     spread.add_argument("--scheduler", help="address of a running dask scheduler")
     eeg.add_argument("--source", default="eeg", help="a name for the corpus, kept in every record")
+    eeg.add_argument(
+        "--reader_options",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of MNE's readers, such as data_format=int32 for .cnt",
+    )
     task = kinds.add_parser("task", help="a downstream set with labels")
     task.add_argument("name", help=f"{', '.join(NAMES)}, or FILE.py")
     task.add_argument("inputs", nargs=1, type=pathlib.Path)
@@ -75,7 +87,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     for path in arguments.inputs:
-        if not str(path).startswith(HUGGING_FACE) and not pathlib.Path(path).exists():
+        if not str(path).startswith(HUGGING_FACE) and not os.path.lexists(path):
             raise UserError(f"{path}: no such file or folder")
     asked = _asked(arguments)
     url = arguments.out if remote.is_url(arguments.out) else None
@@ -93,7 +105,7 @@ def main() -> None:
         check_finished(arguments.out, there, asked, _without(arguments, url or arguments.out))
         print(f"{arguments.out}: already prepared")
     elif arguments.kind == "eeg":
-        prepare_eeg(arguments, _without(arguments, url or arguments.out))
+        prepare_eeg(arguments, _without(arguments, url or arguments.out), asked.reader_options)
     elif arguments.kind == "task":
         options = {"way": asked.way, "seed": asked.seed, "skip_faulty": arguments.skip_faulty}
         options |= {"without": _without(arguments, url or arguments.out), "renaming": asked.renaming}
@@ -109,7 +121,9 @@ def main() -> None:
 def _asked(arguments) -> Asked:
     inputs = tuple(map(str, arguments.inputs))
     if arguments.kind == "eeg":
-        return Asked("eeg", inputs, arguments.source, arguments.mains, renaming=_renaming(arguments))
+        options = parse_options(arguments.reader_options) if arguments.reader_options else {}
+        named = {"renaming": _renaming(arguments), "reader_options": options}
+        return Asked("eeg", inputs, arguments.source, arguments.mains, **named)
     if arguments.kind == "text":
         return Asked("text", inputs)
     if arguments.split == "official" and arguments.seed is not None:
@@ -132,7 +146,7 @@ def _without(arguments, out: str | pathlib.Path) -> Excluded:
     return excluded(found)
 
 
-def prepare_eeg(arguments, without: Excluded) -> None:
+def prepare_eeg(arguments, without: Excluded, reader_options: Mapping[str, Any]) -> None:
     """Shards of whole recordings, of whatever format MNE reads, and what became of each."""
     from neurolm_jax.corpus import build
     from neurolm_jax.reporting.console import print_recordings
@@ -140,15 +154,16 @@ def prepare_eeg(arguments, without: Excluded) -> None:
     if arguments.workers < 0:
         raise UserError(f"--workers must not be negative, not {arguments.workers}")
     settings = Preprocessing(mains=arguments.mains)
+    spread = arguments.workers, arguments.scheduler
     manifest = build.build(
         arguments.inputs,
         arguments.out,
         settings,
         arguments.source,
         without,
-        arguments.workers,
-        arguments.scheduler,
+        *spread,
         _renaming(arguments),
+        reader_options,
     )
     print_recordings(manifest, str(arguments.out))
 
@@ -170,7 +185,7 @@ def prepare_text(inputs: Sequence[str | pathlib.Path], out: pathlib.Path) -> Non
     written = write_text(inputs, out)
     print(f"{out}: {written.tokens:,} tokens of {written.documents:,} documents")
     for reason, count in written.skipped.items():
-        print(f"  left out {count:,} files: {reason}")
+        print(escape(f"  left out {count:,} files: {reason}"))
 
 
 if __name__ == "__main__":

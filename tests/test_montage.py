@@ -13,9 +13,10 @@ from neurolm_jax.corpus.excluded import NOTHING
 from neurolm_jax.corpus.finished import Asked, check_finished
 from neurolm_jax.corpus.labelled import write_task
 from neurolm_jax.data.shards import open_shards, read_manifest
+from neurolm_jax.eeg.bids import Sidecars, electrode_positions
 from neurolm_jax.eeg.electrodes import VOCABULARY, electrode_id, parse_channel
 from neurolm_jax.eeg.montage import read_montage, unknown_montage
-from neurolm_jax.eeg.positions import read_positions
+from neurolm_jax.eeg.positions import places_on_head
 from neurolm_jax.eeg.preprocessing import Preprocessing, choose_channels, preprocess
 from neurolm_jax.eeg.records import decode
 from neurolm_jax.eeg.renaming import read_renaming, rename
@@ -334,14 +335,15 @@ def test_electrodes_tsv(tmp_path):
     turned = {name: (-y, x, z) for name, (x, y, z) in places.items()}
     system = {"EEGCoordinateSystem": "Other", "AnatomicalLandmarkCoordinates": landmarks}
     recording = bids(tmp_path / "c", turned, system)
-    found = read_positions(recording)
+    found = places_on_head(electrode_positions(recording))  # in metres
     for name, place in places.items():
-        np.testing.assert_allclose(found[name], place, atol=1e-9)
+        np.testing.assert_allclose(found[name], place / 1000, atol=1e-9)
     (recording.parent / "sub-1_space-x_coordsystem.json").write_text('{"EEGCoordinateSystem": "Other"}')
-    assert read_positions(recording) == {}
+    assert places_on_head(electrode_positions(recording)) == {}
     (recording.parent / "sub-1_space-x_electrodes.tsv").write_bytes(b"name\tx\xff")
-    with pytest.raises(UserError, match="electrodes.tsv: not a table"):
-        read_positions(recording)
+    sidecars = Sidecars()
+    assert sidecars.positions(recording) is None
+    assert [file.name for file in sidecars.faults] == ["sub-1_space-x_electrodes.tsv"]
 
 
 def read_manifest_of(folder, places, system):

@@ -15,8 +15,9 @@ from neurolm_jax.corpus.task_windows import CROSSES_JUMP
 from neurolm_jax.data.eeg_rows import find_runs
 from neurolm_jax.data.shards import open_shards
 from neurolm_jax.eeg.electrodes import electrode_id
+from neurolm_jax.eeg.opening import open_raw
 from neurolm_jax.eeg.preprocessing import preprocess
-from neurolm_jax.eeg.reading import corrected, dropped_channels, open_recording, warnings_by_kind
+from neurolm_jax.eeg.reading import corrected, dropped_channels, warnings_by_kind
 from neurolm_jax.eeg.records import decode
 from neurolm_jax.eeg.tasks import Opened, Recording, Task
 from neurolm_jax.eeg.tasks.readers import duration_of, read_raw, tiled
@@ -71,7 +72,7 @@ def test_eeg_is_read_at_its_own_rate_whatever_lies_beside_it(tmp_path, rate, oth
     eeg = [(name, rate, row) for name, row in zip(odd.NAMES, x)]
     odd.write_rates(tmp_path / "alone.edf", eeg, record_seconds)
     odd.write_rates(tmp_path / "mixed.edf", [eeg[0], ("ECG", other_rate, other), *eeg[1:]], record_seconds)
-    alone, mixed = (open_recording(tmp_path / f"{name}.edf") for name in ("alone", "mixed"))
+    alone, mixed = (open_raw(tmp_path / f"{name}.edf") for name in ("alone", "mixed"))
     assert mixed.info["sfreq"] == rate and mixed.ch_names == list(odd.NAMES)
     assert dropped_channels(mixed) == {"ECG": f"sampled at {other_rate} Hz, the EEG at {rate} Hz"}
     for begin, end in ((0, 3 * rate), (77, 5 * rate + 13), (7 * rate + 1, 20 * rate)):  # in the middle of records
@@ -199,7 +200,7 @@ def test_annotations_of_a_discontinuous_file_are_about_its_samples(tmp_path):
     told = [(10.0, 2.0, "early"), (50.0, None, "in the gap"), (70.5, 3.0, "BAD late"), (118.0, 1.0, "last")]
     odd.write_discontinuous(tmp_path / "x.edf", x, RATE, records_until(JUMP), told)
     with warnings_by_kind({}):  # MNE misses the last one
-        raw = open_recording(tmp_path / "x.edf")
+        raw = open_raw(tmp_path / "x.edf")
     where = {a["description"]: (float(a["onset"]), float(a["duration"])) for a in raw.annotations}
     assert where["early"] == (10, 2) and where["in the gap"] == (40, 0) and where["BAD late"] == (45.5, 3)
     assert where["last"] == (93, 1) and where["EDGE discontinuous records"] == (40, 0)

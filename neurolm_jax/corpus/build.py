@@ -6,7 +6,9 @@ import json
 import pathlib
 import shutil
 import time
+import types
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from neurolm_jax.corpus import parts, sources, workers
 from neurolm_jax.corpus.excluded import NOTHING, Excluded
@@ -14,8 +16,12 @@ from neurolm_jax.corpus.parts import Part
 from neurolm_jax.corpus.recording import PIECE
 from neurolm_jax.corpus.sources import Source
 from neurolm_jax.data import shards
+from neurolm_jax.eeg.opening import accepted
 from neurolm_jax.eeg.preprocessing import RATE, Preprocessing
 from neurolm_jax.errors import UserError
+from neurolm_jax.escaping import escape
+
+NO_OPTIONS: Mapping[str, Any] = types.MappingProxyType({})
 
 
 def build(
@@ -27,6 +33,7 @@ def build(
     worker_count: int = 0,
     scheduler: str | None = None,
     renaming: Mapping[str, str] | None = None,
+    reader_options: Mapping[str, Any] = NO_OPTIONS,
 ) -> dict:
     """Write shards and manifest of all recordings under the inputs to ``out``; returns the manifest.
 
@@ -34,17 +41,28 @@ def build(
 
     Stopped, it leaves finished work beside ``out`` and goes on from there when it is called again.
 
+    Args:
+      reader_options: of MNE's readers; each is given those that it takes.
+
     Raises:
-      UserError: no recording, or none that can be used; unfinished work with other settings; too little memory.
+      UserError: no recording, or none that can be used; unfinished work with other settings; too little memory; an
+        option that no recording's reader takes.
       OSError: a disk is full or must not be written.
     """
     begin, inputs = time.perf_counter(), list(inputs)
     recordings, others = sources.find(inputs)
+    recordings = [_with_options(source, reader_options) for source in recordings]
+    for name in reader_options:
+        if not any(name in dict(source.options) for source in recordings):
+            raise UserError(f"--reader_options {name}: the reader of none of these recordings has such an option")
     renamed = tuple((renaming or {}).items())
     found = [dataclasses.replace(_without_subject(source, without), renaming=renamed) for source in recordings]
+    warnings = [warning for source in found for warning in source.warnings]
+    warnings += without.incomparable((source.cohort, source.subject) for source in found)
     work = out.with_name(f".{out.name}.unfinished")
     described = dataclasses.asdict(settings) | {"rate": RATE, "unit": "microvolt", "piece_seconds": PIECE}
-    _begin(work, described | {"corpus": corpus})
+    options = {"reader_options": dict(reader_options)} if reader_options else {}
+    _begin(work, described | {"corpus": corpus} | options)
     with workers.mapping(worker_count, scheduler) as run:
         done = _make_parts(found, work / "parts", settings, corpus, run)
         kept = _refuse_copies(done, without)
@@ -52,7 +70,7 @@ def build(
             shutil.rmtree(work)
             first = kept[0][1].outcome
             more = f"; nor is any of {len(kept) - 1} others of use" if len(kept) > 1 else ""
-            raise UserError(f"{kept[0][0].path}: {first['reason']}{more}")
+            raise UserError(f"{kept[0][0].path}: {first['reason']}{more}{_also(warnings)}")
         entries = _merge(kept, work, run)
     outcomes = [part.outcome for _, part in kept]
     whole = [part for _, part in kept]
@@ -60,7 +78,7 @@ def build(
         "kind": "eeg",
         "source": corpus,
         "split": "train",
-        "inputs": list(map(str, inputs)),
+        "inputs": [escape(str(path)) for path in inputs],
         "kept_apart_from": dict(without.sets),
         "preprocessing": described,
         "rename": dict(renamed),
@@ -68,7 +86,8 @@ def build(
         "seconds": time.perf_counter() - begin,
         "recordings": outcomes,
         "other_files": others,
-    }
+        "warnings": warnings,
+    } | options
     index = {key: [value for part in whole for value in part.index[key]] for key in parts.INDEX}
     index["recording"] = [number for number, part in enumerate(whole) for _ in part.digests]
     digests = [bytes.fromhex(digest) for part in whole for digest in part.digests]
@@ -78,8 +97,16 @@ def build(
     return manifest
 
 
+def _with_options(source, reader_options):
+    return dataclasses.replace(source, options=tuple(accepted(source.path, reader_options).items()))
+
+
 def _without_subject(source, without):
     return dataclasses.replace(source, excluded=without.reason(source.cohort, source.subject))
+
+
+def _also(warnings):
+    return f"; {len(warnings)} warnings, such as: {warnings[0]}" if warnings else ""
 
 
 def _begin(work, described):

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from neurolm_jax.data import remote, shards
 from neurolm_jax.eeg.fingerprint import Known
@@ -41,6 +41,35 @@ class Excluded:
     @functools.cached_property
     def _known(self) -> Known:
         return Known(list(self.fingerprints))
+
+    def incomparable(self, people: Iterable[tuple[str | None, str | None]]) -> list[str]:
+        """Say where subjects of one cohort have numbers in one place and letters in the other, as in old and new
+        editions of a set: the same people may be in both, and cannot be found.
+
+        Args:
+          people: cohort and subject of recordings.
+        """
+        kinds: dict[str, dict[str, str]] = {}
+        for (cohort, subject), name in self.subjects.items():
+            kinds.setdefault(cohort, {}).setdefault(_kind(subject), name)
+        others: dict[str, set[str]] = {}
+        for cohort, subject in people:
+            if subject and cohort in kinds:
+                others.setdefault(cohort, set()).add(_kind(subject))
+        found = []
+        for cohort, there in others.items():
+            for kind in sorted(there - kinds[cohort].keys()):
+                excluded, name = next(iter(kinds[cohort].items()))
+                found.append(
+                    f"subjects here are named by {kind}, those of {name} by {excluded}: they cannot be compared, so"
+                    " people that are tested on may be among them; only recordings with the same samples are left out"
+                )
+        return found
+
+
+def _kind(subject):
+    """By what a subject is named: letters, or numbers, whatever prefix or digits there are besides."""
+    return "numbers" if subject.isdigit() else "letters"
 
 
 NOTHING = Excluded({}, {})

@@ -4,11 +4,13 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from neurolm_jax.corpus.documents import HUGGING_FACE
 from neurolm_jax.corpus.excluded import Excluded
 from neurolm_jax.data import shards
 from neurolm_jax.errors import UserError
+from neurolm_jax.escaping import escape
 
 REMEDY = "remove the folder, or give another --out"
 
@@ -24,6 +26,7 @@ class Asked:
       mains: Hz, of eeg; None leaves it to each recording, and takes what is there.
       way, seed: of a task's split, see ``splits.assign``.
       renaming: electrode by channel name, of eeg and task.
+      reader_options: of eeg.
     """
 
     kind: str
@@ -33,6 +36,7 @@ class Asked:
     way: str | None = None
     seed: int = 0
     renaming: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    reader_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def check_finished(
@@ -78,8 +82,13 @@ def _other_options(manifest: Mapping, asked: Asked) -> str | None:
         mains = manifest["preprocessing"]["mains"]
         if asked.mains not in (None, mains):
             return f"with --mains {mains:g}" if mains else "without --mains"
+        options = manifest.get("reader_options", {})
+        if dict(asked.reader_options) != options:
+            told = " ".join(f"{name}={value}" for name, value in options.items())
+            return f"with --reader_options {told}" if told else "without --reader_options"
     inputs = manifest.get("inputs")  # not told by those of earlier versions
-    if inputs and list(asked.inputs) != inputs and _placed(asked.inputs) != _placed(inputs):
+    wanted = [escape(given) for given in asked.inputs]
+    if inputs and wanted != inputs and _placed(wanted) != _placed(inputs):
         return f"from {', '.join(inputs)}"
     return None
 

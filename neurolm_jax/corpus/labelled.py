@@ -18,6 +18,7 @@ from neurolm_jax.eeg import quality
 from neurolm_jax.eeg.electrodes import VOCABULARY, electrode_id
 from neurolm_jax.eeg.fingerprint import fingerprint
 from neurolm_jax.eeg.identity import middle, recording_hash
+from neurolm_jax.eeg.opening import opened_from
 from neurolm_jax.eeg.preprocessing import RATE, checked_channels, choose_channels, preprocess
 from neurolm_jax.eeg.reading import corrected, dropped_channels, warnings_by_kind
 from neurolm_jax.eeg.records import Record, encode
@@ -29,6 +30,7 @@ from neurolm_jax.eeg.tasks.readers import duration_of, foreign_bytes, read_raw
 from neurolm_jax.eeg.tasks.splits import assign
 from neurolm_jax.eeg.timeline import timeline
 from neurolm_jax.errors import UserError
+from neurolm_jax.escaping import escape_all
 from neurolm_jax.outputs import appearing_folder
 
 
@@ -60,6 +62,8 @@ def write_task(
     begin = time.perf_counter()
     recordings = list(task.recordings(path))
     split_of = assign(task, recordings, way, seed)
+    cohort = task.cohort or task.name
+    warnings = without.incomparable((cohort, recording.subject) for recording in recordings)
     digests, renaming = _Digests(renaming or {}), dict(renaming or {})
     with appearing_folder(out) as folder, contextlib.ExitStack() as stack:
         folders = {split: _Folder(folder, split) for split in SPLITS}
@@ -85,13 +89,14 @@ def write_task(
             side.finish(
                 {
                     "source": task.name,
-                    "cohort": task.cohort or task.name,
+                    "cohort": cohort,
                     "split": split,
                     "kept_apart_from": {} if split == "test" else dict(without.sets),
                     "split_by": {"way": way, "seed": None if way == "official" else seed},
                     "preprocessing": dataclasses.asdict(task.preprocessing) | {"rate": RATE, "unit": "microvolt"},
                     "rename": renaming,
                     "seconds": time.perf_counter() - begin,
+                    "warnings": warnings if split == "train" else [],
                 }
             )
 
@@ -112,7 +117,7 @@ class _Folder:
         known |= {"rate": None, "channels": [], "electrodes": [], "left_out": {}, "jumps": {}}
         known |= {"bad_channel_seconds": {}, "left_out_windows": {}, "marked_windows": {}} | read
         told = {"name": recording.name, "subject": recording.subject, "outcome": became, "reason": reason}
-        self._outcomes.append(told | known | {"hours": hours})
+        self._outcomes.append(escape_all(told | known | {"hours": hours}))
         return len(self._outcomes) - 1
 
     def warned(self, counts: dict[str, int]) -> None:
@@ -147,7 +152,7 @@ class _Digests:
         if whole is not None:
             return [self._of(whole)]
         found = [self._of(raw)] if recording.span else []
-        for file in dict.fromkeys(filter(None, raw.filenames)):
+        for file in opened_from(raw):
             with contextlib.suppress(UserError):
                 unchanged = rename(read_raw(file), self.renaming, str(file))
                 with foreign_bytes(file):

@@ -15,10 +15,12 @@ from neurolm_jax.corpus import recording
 from neurolm_jax.corpus.recording import ExcludedRecording, Outcome, Unusable
 from neurolm_jax.corpus.sources import Source
 from neurolm_jax.data import shards
+from neurolm_jax.eeg.opening import said
 from neurolm_jax.eeg.preprocessing import Preprocessing
 from neurolm_jax.eeg.reading import warnings_by_kind
 from neurolm_jax.eeg.records import Record, encode
 from neurolm_jax.errors import UserError
+from neurolm_jax.escaping import escape_all
 from neurolm_jax.outputs import appearing_file
 
 INDEX = ("channels", "samples", "start", "montage", "span")
@@ -60,7 +62,7 @@ def make(source: Source, settings: Preprocessing, corpus: str, folder: pathlib.P
         became = "excluded" if isinstance(error, ExcludedRecording) else "skipped"
         outcome = dataclasses.replace(outcome, outcome=became, reason=str(error), hours=0.0)
         index, digests, size = {key: [] for key in index}, [], 0
-    part = Part(dataclasses.asdict(outcome), index, digests, size)
+    part = Part(escape_all(dataclasses.asdict(outcome)), index, digests, size)
     with appearing_file(_part_file(folder, source)) as unfinished:
         unfinished.write_text(json.dumps(dataclasses.asdict(part)))
     return part
@@ -79,7 +81,7 @@ def _records(source, settings, corpus, outcome) -> Iterator[tuple[bytes, dict]]:
     except MemoryError as error:
         raise UserError(f"{source.path}: not enough memory to read it; take fewer --workers, or remove it") from error
     except Exception as error:  # noqa: BLE001 (foreign bytes: the parsers of twenty formats fail in as many ways)
-        raise Unusable(f"it cannot be read ({_said(error)})") from error
+        raise Unusable(f"it cannot be read ({said(error)})") from error
 
 
 def finished(folder: pathlib.Path, source: Source) -> Part | None:
@@ -99,7 +101,8 @@ def entry(record: Record) -> dict:
 
 def skipped(source: Source, reason: str) -> Part:
     """Of a recording that was not even tried to the end."""
-    return Part(dataclasses.asdict(Outcome(source.name, "skipped", reason)), {key: [] for key in INDEX}, [], 0)
+    outcome = Outcome(source.name, "skipped", reason)
+    return Part(escape_all(dataclasses.asdict(outcome)), {key: [] for key in INDEX}, [], 0)
 
 
 def merge(files: Sequence[pathlib.Path], counts: Sequence[int], shard: pathlib.Path) -> int:
@@ -121,10 +124,5 @@ def _part_file(folder, source):
     """By all that path, sidecars and file system tell of the recording: a part of what it was before is none of it. No
     file is looked at here, so that it is the same in every process and on every machine."""
     known = dataclasses.replace(source, path=source.path.absolute())
-    key = hashlib.sha256(repr(known).encode()).hexdigest()
+    key = hashlib.sha256(repr(known).encode("utf-8", "surrogateescape")).hexdigest()
     return folder / key[:2] / f"{key[:24]}.json"
-
-
-def _said(error):
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -14,9 +14,9 @@ from neurolm_jax.eeg.fingerprint import fingerprint
 from neurolm_jax.eeg.identity import ContentHash, middle, reads_alike, recording_hash
 from neurolm_jax.eeg.mains import detect_mains
 from neurolm_jax.eeg.montage import read_montage, unknown_montage
+from neurolm_jax.eeg.opening import Unreadable, accepted, open_raw
 from neurolm_jax.eeg.positions import with_places
 from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, check_rate, choose_channels
-from neurolm_jax.eeg.reading import open_recording
 from neurolm_jax.eeg.records import Record
 from neurolm_jax.eeg.renaming import rename
 from neurolm_jax.eeg.stretches import read_microvolts, stretches
@@ -46,7 +46,8 @@ class Outcome:
     hash: of the samples as read; fingerprint: what exports of other scales share, see ``eeg.fingerprint``.
     dropped_seconds: cut out of all channels; bad_channel_seconds: by kind, what was bad in a channel. jumps: how often
     time jumps, by kind; warnings: how often each was given while the recording was read, by kind.
-    participant, events: of a BIDS tree, the row of participants.tsv and how often each trial type occurs.
+    participant, scan, events: of a BIDS tree, the rows of participants.tsv and scans.tsv, and how often each trial type
+    occurs.
     """
 
     name: str
@@ -71,12 +72,23 @@ class Outcome:
     jumps: dict[str, int] = dataclasses.field(default_factory=dict)
     warnings: dict[str, int] = dataclasses.field(default_factory=dict)
     participant: dict[str, str] = dataclasses.field(default_factory=dict)
+    scan: dict[str, str] = dataclasses.field(default_factory=dict)
     events: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def read(source: Source) -> "mne.io.BaseRaw":
-    """An ``mne.io.Raw``, samples still on disk; whatever its parsers raise comes through."""
-    return rename(with_places(open_recording(source.path), dict(source.positions)), dict(source.renaming), source.name)
+    """An ``mne.io.Raw``, samples still on disk; whatever its parsers raise comes through.
+
+    Raises:
+      Unusable: it cannot be opened, and it is told why.
+    """
+    if source.fault:
+        raise Unusable(source.fault)
+    try:
+        raw = open_raw(source.path, **accepted(source.path, dict(source.options)))
+    except Unreadable as error:
+        raise Unusable(str(error)) from error
+    return rename(with_places(raw, dict(source.positions)), dict(source.renaming), source.name)
 
 
 def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: Outcome) -> Iterator[Record]:
@@ -88,12 +100,10 @@ def records(raw, source: Source, settings: Preprocessing, corpus: str, outcome: 
     rate, length = float(raw.info["sfreq"]), int(raw.n_times)
     outcome.subject, outcome.cohort, outcome.session = source.subject, source.cohort, source.session
     outcome.reference = source.reference
-    outcome.participant, outcome.events = dict(source.participant), dict(source.events)
+    outcome.participant, outcome.scan, outcome.events = dict(source.participant), dict(source.scan), dict(source.events)
     outcome.rate, outcome.recorded_hours = rate, length / rate / 3600
     if source.excluded:
         raise ExcludedRecording(source.excluded)
-    if source.fault:
-        raise Unusable(source.fault)
     if length < rate:
         raise Unusable("shorter than one second")
     check_rate(raw, source.name)

@@ -1,39 +1,44 @@
 """Which recordings lie under the inputs, and what their paths and sidecars tell about them."""
 
 import collections
-import csv
 import dataclasses
-import functools
-import json
+import os
 import pathlib
 import re
 from collections.abc import Iterable
+from typing import Any
 
-from neurolm_jax.eeg.positions import read_positions
+from neurolm_jax.eeg.bids import Sidecars, parse_name
+from neurolm_jax.eeg.files import Files, files_below, not_fetched, stem_of
+from neurolm_jax.eeg.positions import places_on_head
 from neurolm_jax.errors import UserError
+from neurolm_jax.escaping import escape
 
-# Of the formats that MNE reads, those of EEG. A folder with such a name is one recording.
-SUFFIXES = (".edf", ".bdf", ".gdf", ".vhdr", ".set", ".fif", ".fif.gz", ".cnt", ".mff", ".nxe", ".lay", ".cdt", ".eeg")
-_TUH = re.compile(
-    r"(?P<subject>[a-z0-9]{8})/(?P<session>s\d{3}_\d{4})/(?P<montage>\d\d_tcp_(?P<reference>ar|le)(_a)?)/[^/]*$"
-)
-# As in TUAB and TUAR, whose folders do not name the subject; and in TUEV, AAAAAAAR/AAAAAAAR_00000001.edf.
-_TUH_FILE = re.compile(
-    r"((?P<montage>\d\d_tcp_(?P<reference>ar|le)(_a)?)/)?(?P<subject>[a-z0-9]{8})_(?P<session>s\d{3})_t\d{3}\.edf$"
-)
-_TUH_EVENTS = re.compile(r"/(?P<subject>[a-z]{8})/(?P=subject)_\d{8}\.edf$")
-_BIDS = re.compile(r"^sub-(?P<subject>[^_/]+)(_ses-(?P<session>[^_/]+))?.*_eeg$")
+TUH = "tuh"  # the cohort of all sets of Temple University Hospital
+_MONTAGE = re.compile(r"\d\d_tcp_(?P<reference>ar|le)(_a)?")
+_SESSION = re.compile(r"s\d{3}(_\d{4}(_\d\d_\d\d)?)?")
+_PERSON = re.compile(r"[a-z0-9]{8}")
+_FILE = re.compile(r"(?P<subject>[a-z0-9]{8})_(?P<session>s\d{3})(_t\d{3})?")
+_EVENTS_FILE = re.compile(r"(?P<subject>[a-z]{8}|\d{8})_\d{8}")  # of TUEV, AAAAAAAR/AAAAAAAR_00000001.edf
+_OTHER_MODALITY = re.compile(r"_(?P<kind>ieeg|meg)$", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
     """A recording's path; ``name`` is that path below its input. The rest is what path and sidecars tell, or None.
 
-    cohort: what the subject's name is unique in. mains: Hz. left_out: pairs of channel and reason. positions: pairs of
-    channel and place on the head, to the right, front and up. renaming: pairs of channel and electrode, of the user's
-    own. excluded: why no
-    sample of it may be used; fault: why none can be. participant, events: see ``Outcome``. size, modified: bytes, and
-    nanoseconds of the clock, as they were when it was found: work on what it was before is not taken for it.
+    Attributes:
+      cohort: what the subject's name is unique in.
+      mains: Hz.
+      left_out: pairs of channel and reason.
+      positions: pairs of channel and place on the head, to the right, front and up.
+      renaming: pairs of channel and electrode, of the user's own.
+      excluded: why no sample of it may be used.
+      fault: why none can be.
+      participant, scan, events: see ``Outcome``.
+      warnings: what was found wrong with sidecars when they were read for this recording the first time.
+      options: of its reader, as pairs.
+      state: digest of its files as they were when it was found: work on what it was before is not taken for it.
     """
 
     path: pathlib.Path
@@ -47,145 +52,121 @@ class Source:
     positions: tuple[tuple[str, tuple[float, ...]], ...] = ()
     renaming: tuple[tuple[str, str], ...] = ()
     participant: tuple[tuple[str, str], ...] = ()
+    scan: tuple[tuple[str, str], ...] = ()
     events: tuple[tuple[str, int], ...] = ()
     excluded: str | None = None
     fault: str | None = None
-    size: int = 0
-    modified: int = 0
+    warnings: tuple[str, ...] = ()
+    options: tuple[tuple[str, Any], ...] = dataclasses.field(default=(), hash=False)
+    state: str = ""
 
 
 def find(inputs: Iterable[pathlib.Path]) -> tuple[list[Source], dict[str, int]]:
-    """The recordings among the inputs and under them, in the order of their paths; and how many other files there are,
-    by suffix.
+    """Find the recordings among the inputs and under them, in the order of their paths; and how many other files there
+    are, by suffix, and folders that are not searched, by name.
+
+    Folders that several links or inputs lead to are searched once, folders of derived data and hidden ones not at all
+    (see ``files.is_searched``), unless they are themselves an input.
 
     Raises:
       UserError: there is none.
     """
-    found, others = [], collections.Counter()
+    inputs = list(inputs)
+    found: list[Source] = []
+    others: collections.Counter[str] = collections.Counter()
+    files, sidecars, visited = Files(), Sidecars(), set()
+
+    def not_searched(folder):
+        others[f"{escape(folder.name)}/"] += 1
+
     for root in inputs:
-        base = root.parent if root.is_file() or is_recording(root) else root
-        for path in sorted(_under(root)):
-            if is_recording(path):
-                found.append(dataclasses.replace(_describe(path, base), **_state(path)))
-            else:
-                others[path.suffix.lower() or path.name] += 1
+        paths = sorted(files_below(root, visited, not_searched))
+        base = root.parent if paths == [root] else root
+        for path in paths:
+            if not files.is_recording(path):
+                others[escape(path.suffix.lower() or path.name)] += 1
+                continue
+            part = files.later_part(path)
+            if part is None or part[1] is False or path == root:
+                found.append(_source(path, base, part, files, sidecars))
     if not found:
-        raise UserError(f"{', '.join(map(str, inputs))}: no recording of a format that MNE reads")
+        named = [name for name in others if name.endswith("/")]
+        more = f"; not searched: {', '.join(named)}" if named else ""
+        raise UserError(f"{', '.join(map(str, inputs))}: no recording of a format that MNE reads{more}")
     return found, dict(others)
 
 
-def is_recording(path: pathlib.Path) -> bool:
-    """Whether the name is that of a recording; the samples of a BrainVision header are not one of their own."""
-    if path.name.startswith(".") or not path.name.lower().endswith(SUFFIXES):
-        return False
-    return path.suffix.lower() != ".eeg" or not path.with_suffix(".vhdr").exists()
+def _source(path, base, part, files, sidecars):
+    before = set(sidecars.faults)
+    told = _path_and_sidecars(path, sidecars)
+    if part:
+        first, there = part
+        remedy = "give that one, with which it is read" if there else "which is missing"
+        told["fault"] = f"it goes on where another file of its recording ends; the first is {first.name}, {remedy}"
+    told["fault"] = told.get("fault") or next(filter(None, map(not_fetched, files.own(path))), None)
+    new = [file for file in sidecars.faults if file not in before]
+    told["warnings"] = tuple(escape(f"{file}: {sidecars.faults[file]}") for file in new)
+    return Source(path, escape(path.relative_to(base).as_posix()), state=files.state(path), **told)
 
 
-def _under(path):
-    if is_recording(path) or not path.is_dir():
-        yield path
-    else:
-        for inner in path.iterdir():
-            yield from _under(inner)
+def _path_and_sidecars(path, sidecars) -> dict[str, Any]:
+    """What is told by where a recording lies, or where it lies really if a link leads to it."""
+    for place in _places(path):
+        if told := _tuh(place) or _bids(place, sidecars):
+            return told
+    match = _OTHER_MODALITY.search(stem_of(path.name))
+    return {"fault": f"its name says that it is {match['kind'].lower()}, not scalp EEG"} if match else {}
 
 
-def _state(path):
-    """Size and time of a file; none of a link to what is not there, which cannot be read either."""
-    if not path.exists():
-        return {}
-    told = path.stat()
-    return {"size": told.st_size, "modified": told.st_mtime_ns}
+def _places(path):
+    """The paths by which links lead to a file, the given one first; none within what git-annex keeps."""
+    places = [path, pathlib.Path(os.path.abspath(path))]
+    while len(places) < 40:  # as many links as Linux follows
+        last = places[-1]
+        real = pathlib.Path(os.path.realpath(last.parent)) / last.name
+        places.append(real)
+        if not real.is_symlink():
+            break
+        places.append(real.parent / os.readlink(real))
+    return [place for place in dict.fromkeys(places) if ".git" not in place.parts]
 
 
-def _describe(path, base):
-    name = path.relative_to(base).as_posix()
-    if match := _TUH.search(path.as_posix()) or _TUH_FILE.search(path.as_posix()):
-        reference = match["reference"] and match["reference"].upper()
-        return Source(path, name, match["subject"], "tuh", match["session"], reference)
-    if match := _TUH_EVENTS.search(path.as_posix()):
-        return Source(path, name, match["subject"], "tuh")
-    if (match := _BIDS.match(path.stem)) and (root := _bids_root(path.parent)):
-        try:
-            told = _sidecars(path, root, match["subject"])
-        except UserError as error:
-            told = {"fault": str(error)}
-        return Source(path, name, match["subject"], session=match["session"], **told)
-    return Source(path, name)
+def _tuh(path) -> dict[str, Any] | None:
+    """Of a file in a tree of Temple University Hospital, old or new: subject, session and reference, by the folders
+    above it and its name."""
+    folders, stem = [folder.lower() for folder in path.parts[:-1]], path.stem.lower()
+    montage = next(filter(None, map(_MONTAGE.fullmatch, reversed(folders))), None)
+    place = next((i for i in reversed(range(len(folders))) if _SESSION.fullmatch(folders[i])), None)
+    session = None if place is None else folders[place]
+    told = {"cohort": TUH, "reference": montage and montage["reference"].upper()}
+    if match := _FILE.fullmatch(stem):
+        # Without a token _t000, other sets have such names too.
+        if match[3] or montage:
+            number = match["session"]
+            session = session if session and session.startswith(number) else None
+            return told | {"subject": match["subject"], "session": session or number}
+    elif (match := _EVENTS_FILE.fullmatch(stem)) and folders[-1:] == [match["subject"]]:
+        return told | {"subject": match["subject"], "session": None}
+    if montage and place and _PERSON.fullmatch(folders[place - 1]):
+        return told | {"subject": folders[place - 1], "session": session}
+    return None
 
 
-def _sidecars(path, root, subject):
-    mains = _sidecar(path, root).get("PowerLineFrequency")
-    known = isinstance(mains, (int, float)) and not isinstance(mains, bool)
+def _bids(path, sidecars) -> dict[str, Any] | None:
+    if not sidecars.roots(path.parent):
+        return None
+    cohort, name = sidecars.cohort(path), parse_name(path)
+    cohort = escape(cohort) if cohort else None
+    if name is None:
+        return {"cohort": cohort, "fault": "it lies in a BIDS tree, where the names of scalp EEG end in _eeg"}
     return {
-        "cohort": _bids_name(root),
-        "mains": float(mains) if known else None,
-        "left_out": _bids_channels(path),
-        "positions": tuple((name, tuple(place.tolist())) for name, place in read_positions(path).items()),
-        "participant": _participant(root, subject),
-        "events": _bids_events(path),
+        "subject": escape(name.subject),
+        "session": name.session and escape(name.session),
+        "cohort": cohort,
+        "mains": sidecars.line_frequency(path),
+        "left_out": sidecars.left_out(path),
+        "participant": sidecars.participant(path, name.subject),
+        "scan": sidecars.scan(path),
+        "events": sidecars.events(path),
+        "positions": tuple((n, tuple(x.tolist())) for n, x in places_on_head(sidecars.positions(path)).items()),
     }
-
-
-@functools.lru_cache(maxsize=64)
-def _bids_root(folder):
-    here = (folder, *folder.parents)
-    return next((f for f in here if (f / "dataset_description.json").is_file()), None)
-
-
-@functools.lru_cache(maxsize=64)
-def _bids_name(root):
-    """The data set's name, as its description has it; None if it has none."""
-    name = _json_object(root / "dataset_description.json").get("Name")
-    return name if isinstance(name, str) else None
-
-
-def _json_object(file):
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8-sig")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{file}: not a JSON object ({error}); correct the sidecar") from error
-
-
-def _sidecar(path, root):
-    """Fields of every ``_eeg.json`` that holds for a file of a BIDS tree, the nearer the stronger."""
-    entities = set(path.stem.split("_"))
-    folders = [root, *reversed([f for f in path.parents if root in f.parents])]
-    fields = {}
-    for folder in folders:
-        for file in sorted(folder.glob("*eeg.json"), key=lambda f: (len(f.stem), f.name)):
-            if set(file.stem.split("_")) <= entities:
-                fields |= _json_object(file)
-    return fields
-
-
-def _bids_channels(path):
-    """Channels that ``_channels.tsv`` calls bad or of another kind than EEG."""
-    left_out = []
-    for row in _table(path.with_name(path.stem.removesuffix("eeg") + "channels.tsv")):
-        if row.get("type", "EEG").upper() != "EEG":
-            left_out.append((row.get("name", ""), f"of type {row['type']}"))
-        elif row.get("status", "").lower() == "bad":
-            left_out.append((row.get("name", ""), "marked bad"))
-    return tuple(left_out)
-
-
-def _bids_events(path):
-    rows = _table(path.with_name(path.stem.removesuffix("eeg") + "events.tsv"))
-    return tuple(collections.Counter(row.get("trial_type", "event") for row in rows).items())
-
-
-@functools.lru_cache(maxsize=4096)
-def _participant(root, subject):
-    rows = [row for row in _table(root / "participants.tsv") if row.get("participant_id") == f"sub-{subject}"]
-    return tuple(rows[0].items()) if rows else ()
-
-
-def _table(file):
-    """Rows of a BIDS table; [] if there is none."""
-    if not file.is_file():
-        return []
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            return [{k: v for k, v in row.items() if k and v} for row in csv.DictReader(lines, delimiter="\t")]
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise UserError(f"{file}: not a table in UTF-8 ({error}); correct the sidecar") from error

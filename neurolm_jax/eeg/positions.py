@@ -4,15 +4,13 @@ Heads differ in size and shape, so places are compared as directions from the mi
 """
 
 import functools
-import json
-import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neurolm_jax.eeg.bids import Positions
 from neurolm_jax.eeg.electrodes import electrode_id
-from neurolm_jax.errors import UserError
 
 if TYPE_CHECKING:  # MNE takes a second to import
     import mne
@@ -112,22 +110,9 @@ def with_places(raw: "mne.io.BaseRaw", places: Mapping[str, np.ndarray]) -> "mne
     return raw.set_montage(montage, on_missing="ignore", verbose="error")
 
 
-def read_positions(recording: pathlib.Path) -> dict[str, np.ndarray]:
-    """Places [3] of channels from the ``electrodes.tsv`` beside a BIDS recording, axes to the right, front and up.
-
-    {} if there is none, or if neither landmarks nor a known coordinate system tell its axes.
-
-    Raises:
-      UserError: the table or its ``coordsystem.json`` cannot be read.
-    """
-    if not recording.name.startswith("sub-"):
-        return {}
-    for file in _tables(recording):
-        places = _table_places(file)
-        system = _coordinate_system(file.with_name(file.name.replace("_electrodes.tsv", "_coordsystem.json")))
-        if places and (turned := _to_right_front_up(places, system)):
-            return turned
-    return {}
+def places_on_head(positions: Positions | None) -> dict[str, np.ndarray]:
+    """Return places [3] of electrodes, axes to the right, front and up; {} where nothing tells the axes."""
+    return _to_right_front_up(positions) if positions else {}
 
 
 def _distances(directions, standard):
@@ -143,49 +128,10 @@ def _with_inclination(directions, factor):
     return np.c_[flat * np.sin(angle)[:, None], np.cos(angle)]
 
 
-def _tables(recording):
-    """``electrodes.tsv`` files that hold for a BIDS recording, nearest and most specific first."""
-    entities = set(recording.name.partition(".")[0].split("_"))
-    for folder in list(recording.parents)[:4]:
-        files = []
-        for file in folder.glob("*electrodes.tsv"):
-            own = {part for part in file.stem.split("_")[:-1] if not part.startswith("space-")}
-            if own <= entities:
-                files.append((-len(own), file.name, file))
-        yield from (file for *_, file in sorted(files))
-        if (folder / "dataset_description.json").is_file():
-            return
-
-
-def _table_places(file):
-    import csv
-
-    places = {}
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            for row in csv.DictReader(lines, delimiter="\t"):
-                try:
-                    places[row["name"]] = np.array([float(row[axis]) for axis in "xyz"])
-                except (TypeError, ValueError):  # "n/a" of an electrode that was not measured
-                    continue
-    except (OSError, UnicodeError, csv.Error, KeyError) as error:
-        raise UserError(f"{file}: not a table with name, x, y and z ({error}); correct the sidecar") from error
-    return places
-
-
-def _coordinate_system(file):
-    if not file.is_file():
-        return {}
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8-sig")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{file}: not a JSON object ({error}); correct the sidecar") from error
-
-
-def _to_right_front_up(places, system):
+def _to_right_front_up(positions):
     """Places in a head's own axes, by its landmarks, else by the name of the coordinate system; {} if neither tells."""
-    landmarks = system.get("AnatomicalLandmarkCoordinates")
-    landmarks = {str(k).upper(): v for k, v in landmarks.items()} if isinstance(landmarks, dict) else {}
+    places = {name: np.array(place) for name, place in positions.metres.items()}
+    landmarks = {str(k).upper(): v for k, v in (positions.landmarks or {}).items()}
     try:
         nasion, left, right = (np.array(landmarks[name], float).reshape(3) for name in ("NAS", "LPA", "RPA"))
     except (KeyError, TypeError, ValueError):
@@ -196,7 +142,7 @@ def _to_right_front_up(places, system):
         front /= np.linalg.norm(front)
         axes = np.stack([across, front, np.cross(across, front)])
         return {name: axes @ place for name, place in places.items()}
-    name = str(system.get("EEGCoordinateSystem", "")).lower()
+    name = (positions.system or "").lower()
     if name.startswith(RIGHT_FRONT_UP):
         return places
     if name.startswith(FRONT_LEFT_UP):

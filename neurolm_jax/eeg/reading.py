@@ -5,11 +5,10 @@ fastest one, takes unknown units for volts, and joins the records of a discontin
 """
 
 import contextlib
-import pathlib
 import re
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,16 +22,6 @@ if TYPE_CHECKING:  # MNE takes a second to import
 SEAM = "EDGE"  # MNE's own filters stop at annotations that begin so
 LONGEST_KIND = 160  # characters of a warning in a manifest
 _KEY = "neurolm_jax"  # of ``raw.info["temp"]``, which copies keep
-
-
-def open_recording(file: pathlib.Path | str, reader: str = "read_raw", **options: Any) -> "mne.io.BaseRaw":
-    """Open a file with one of ``mne.io``'s readers and correct it, see ``corrected``; samples stay on disk.
-
-    Whatever the parsers raise comes through, and so do their warnings.
-    """
-    import mne
-
-    return corrected(getattr(mne.io, reader)(file, verbose="warning", **options))
 
 
 def corrected(raw: "mne.io.BaseRaw") -> "mne.io.BaseRaw":

@@ -6,6 +6,9 @@ import msgpack
 import numpy as np
 
 from neurolm_jax.eeg.preprocessing import RATE
+from neurolm_jax.escaping import escape
+
+_FOREIGN = ("source", "recording", "subject", "session", "reference")  # texts that come from outside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +46,7 @@ def encode(record: Record) -> bytes:
     peak = np.abs(record.samples).max(axis=1, keepdims=True)
     scale = np.where(peak > 0, peak / np.iinfo(np.int16).max, 1).astype(np.float32)
     fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+    fields |= {name: escape(fields[name]) for name in _FOREIGN if fields[name] is not None}
     fields |= {
         "samples": np.rint(record.samples / scale).astype("<i2").tobytes(),
         "scale": scale[:, 0].tolist(),

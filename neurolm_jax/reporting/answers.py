@@ -8,6 +8,7 @@ import numpy as np
 from neurolm_jax.eeg.quality import describe
 from neurolm_jax.eeg.tasks.prompts import stem_of
 from neurolm_jax.errors import UserError
+from neurolm_jax.escaping import escape
 from neurolm_jax.inference.asking import NOTICE, Answers
 from neurolm_jax.outputs import appearing_file
 
@@ -29,7 +30,11 @@ def print_answers(found: Answers) -> None:
     from rich.table import Table
 
     console = Console(markup=False)  # names of files and answers are no markup
-    console.print(f"{found.recording}: {stem_of(found.question)}", highlight=False)
+
+    def say(text):
+        console.print(escape(text), highlight=False)
+
+    say(f"{found.recording}: {stem_of(found.question)}")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("time", no_wrap=True)
     table.add_column("answer", overflow="fold")
@@ -40,29 +45,26 @@ def print_answers(found: Answers) -> None:
         if others:
             table.add_column("next", overflow="fold")
     for i, (onset, text) in list(enumerate(zip(found.onsets.tolist(), found.texts)))[:SHOWN]:
-        marks = describe(found.marks[i]) if found.marks else ""
+        marks, text = describe(found.marks[i]) if found.marks else "", escape(text)
         row = [f"{clock(onset)} - {clock(onset + found.seconds)}", f"{text} ({marks})" if marks else text]
         if scored:
             p = found.probabilities[i]
             order = p.argsort()[::-1]
             row.append(f"{p[order[0]]:.2f}")
             if others:
-                row.append(f"{found.choices[order[1]]} {p[order[1]]:.2f}")
+                row.append(escape(f"{found.choices[order[1]]} {p[order[1]]:.2f}"))
         table.add_row(*row)
     console.print(table)
     if len(found.texts) > SHOWN:
-        console.print(f"and {len(found.texts) - SHOWN:,} windows more; --json has them all", highlight=False)
+        say(f"and {len(found.texts) - SHOWN:,} windows more; --json has them all")
     if scored:
         shares = ", ".join(f"{choice} {p:.2f}" for choice, p in found.overall.items())
-        console.print(
-            f"whole recording: {found.answer} ({shares}; mean of {len(found.texts):,} windows)", highlight=False
-        )
+        say(f"whole recording: {found.answer} ({shares}; mean of {len(found.texts):,} windows)")
     names = ", ".join(found.channels[:8]) + (" ..." if len(found.channels) > 8 else "")
-    used = f"{len(found.channels)} channels used ({names}), {len(found.left_out)} left out"
-    console.print(used, highlight=False)
+    say(f"{len(found.channels)} channels used ({names}), {len(found.left_out)} left out")
     for note in found.notes:
-        console.print(note, highlight=False)
-    console.print(NOTICE, highlight=False)
+        say(note)
+    say(NOTICE)
 
 
 def clock(seconds: float) -> str:
@@ -142,9 +144,9 @@ def draw(found: Answers, raw: "mne.io.BaseRaw") -> "Figure":
         above.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     else:
         for onset, text in list(zip(found.onsets, found.texts))[:: max(1, len(found.texts) // 20)]:
-            above.text(onset, 0.05, text[:60], rotation=60, fontsize=6, va="bottom")
+            above.text(onset, 0.05, escape(text[:60]), rotation=60, fontsize=6, va="bottom")
         above.set(ylim=(0, 1), yticks=[])
-    above.set(title=stem_of(found.question))
+    above.set(title=escape(stem_of(found.question)))
     above.title.set_fontsize(9)
 
     shown = raw.copy().pick(names, verbose="error").load_data(verbose="error")
@@ -155,7 +157,7 @@ def draw(found: Answers, raw: "mne.io.BaseRaw") -> "Figure":
     spread = 6 * float(np.median(x.std(axis=1))) or 1.0
     for place, trace in enumerate(x):
         below.plot(shown.times[::step], trace[::step] - place * spread, color="0.25", linewidth=0.4)
-    below.set_yticks([-place * spread for place in range(len(names))], names, fontsize=7)
+    below.set_yticks([-place * spread for place in range(len(names))], list(map(escape, names)), fontsize=7)
     more = f", {len(names)} of {len(found.channels)} channels" if len(names) < len(found.channels) else ""
     below.set(
         xlabel=f"seconds{more}; {spread:.0f} microvolts between traces. {NOTICE}", ylim=(-len(names) * spread, spread)

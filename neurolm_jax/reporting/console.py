@@ -2,6 +2,7 @@
 
 import collections
 
+from neurolm_jax.escaping import escape
 from neurolm_jax.reporting.results import COLUMNS, footnote, sections
 
 SHOWN = 20  # recordings
@@ -64,17 +65,21 @@ def print_recordings(manifest: dict, title: str) -> None:
     """Hours of prepared shards, and what was left out and why."""
     recordings = manifest["recordings"]
     left_out = [r for r in recordings if r["outcome"] != "used"]
-    print(f"{title}: {manifest['records']:,} records of {len(recordings) - len(left_out):,} recordings,", end=" ")
-    print(f"{manifest['hours']:.2f} h")
+    used = f"{manifest['records']:,} records of {len(recordings) - len(left_out):,} recordings"
+    print(escape(f"{title}: {used}, {manifest['hours']:.2f} h"))
     if not manifest["records"]:
         print(f"  empty: there is nothing to read from the {manifest['split']} part")
     for recording in left_out[:SHOWN]:
-        print(f"  left out {recording['name']}: {recording['reason']}")
+        print(escape(f"  left out {recording['name']}: {recording['reason']}"))
     if len(left_out) > SHOWN:
         print(f"  and {len(left_out) - SHOWN:,} more; the manifest has every reason")
     for outcome, why in (("skipped", "could not be used"), ("excluded", "are of subjects or recordings tested on")):
         if lost := [r.get("recorded_hours", 0) for r in left_out if r["outcome"] == outcome]:
             print(f"  {len(lost):,} recordings, {sum(lost):.2f} h, {why}")
+    for warning in manifest.get("warnings", [])[:SHOWN]:
+        print(escape(f"  warning: {warning}"))
+    if len(manifest.get("warnings", [])) > SHOWN:
+        print(f"  and {len(manifest['warnings']) - SHOWN:,} warnings more; the manifest has them all")
     if cut := sum(r.get("dropped_seconds", 0) for r in recordings if r["outcome"] == "used"):
         print(f"  {cut / 3600:.2f} h cut out of the others: missing, flat, clipped, huge or marked BAD")
     for field, what in (

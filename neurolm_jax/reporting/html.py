@@ -3,14 +3,21 @@
 import html
 from collections.abc import Sequence
 
+from neurolm_jax.escaping import escape
+
+
+def text(value: object) -> str:
+    """A value's text as HTML shows it, whatever characters it has."""
+    return html.escape(escape(str(value), keep="\n\t"))
+
 
 def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
     """A table of escaped texts. Of every row the first cell names it and stands left; the others, mostly numbers, stand
     right. One that is wider than the page is scrolled."""
 
     def cells(kind, row):
-        first, *rest = (html.escape(str(cell)) for cell in row)
-        others = "".join(f"<{kind} style='text-align:right;padding-left:2em'>{text}</{kind}>" for text in rest)
+        first, *rest = map(text, row)
+        others = "".join(f"<{kind} style='text-align:right;padding-left:2em'>{cell}</{kind}>" for cell in rest)
         return f"<tr><{kind}>{first}</{kind}>{others}</tr>"
 
     body = "".join(cells("td", row) for row in rows)
@@ -20,14 +27,14 @@ def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
 
 def paragraph(*lines: str) -> str:
     """Escaped lines, one below the other; "" of none."""
-    return f"<p>{'<br>'.join(map(html.escape, lines))}</p>" if lines else ""
+    return f"<p>{'<br>'.join(map(text, lines))}</p>" if lines else ""
 
 
 def bullets(lines: Sequence[str]) -> str:
     """A list of escaped texts."""
-    return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
+    return "<ul>" + "".join(f"<li>{text(line)}</li>" for line in lines) + "</ul>"
 
 
-def heading(text: str) -> str:
+def heading(title: str) -> str:
     """An escaped heading within a part of a page."""
-    return f"<h5>{html.escape(text)}</h5>"
+    return f"<h5>{text(title)}</h5>"

@@ -7,6 +7,7 @@ import numpy as np
 
 from neurolm_jax.data.eeg_rows import float_patches
 from neurolm_jax.data.streams import Steps, without_faults
+from neurolm_jax.escaping import escape
 from neurolm_jax.models import quantizer
 from neurolm_jax.models.tokenizer import Tokenizer, reconstruction_targets
 from neurolm_jax.outputs import appearing_file
@@ -56,7 +57,7 @@ def write(folder: pathlib.Path, results: dict) -> None:
     """
     import mne
 
-    page = mne.Report(title=f"NeuroLM: {folder.name}", verbose="error")
+    page = mne.Report(title=f"NeuroLM: {escape(folder.name)}", verbose="error")
     page.add_html(_results(results), title="Results on held-out EEG", tags=("results",))
     for name, task in results["tasks"].items():
         figure = figures.confusion(name, task)

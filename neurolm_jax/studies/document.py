@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from neurolm_jax.escaping import escape
 from neurolm_jax.outputs import appearing_file
 from neurolm_jax.reporting import html as elements
 
@@ -39,7 +40,7 @@ def write_html(title: str, parts: Sequence[Part], file: pathlib.Path) -> None:
     """Write one page that holds all parts, figures included, and loads nothing from elsewhere."""
     import mne
 
-    page = mne.Report(title=title, verbose="error")
+    page = mne.Report(title=escape(title), verbose="error")
     for part in parts:
         if isinstance(part, Picture):
             page.add_figure(part.figure, title=part.title)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neurolm_jax.eeg.positions import read_positions, with_places
-from neurolm_jax.eeg.reading import open_recording
+from neurolm_jax.eeg.bids import electrode_positions
+from neurolm_jax.eeg.files import files_below, not_fetched
+from neurolm_jax.eeg.opening import Unreadable, open_raw
+from neurolm_jax.eeg.positions import places_on_head, with_places
 from neurolm_jax.eeg.tasks.base import Window
 from neurolm_jax.errors import UserError
 
@@ -23,6 +25,8 @@ def read_ts(file: pathlib.Path) -> tuple[np.ndarray, list[str]]:
     Raises:
       UserError: no such file, or a line that is not of that form.
     """
+    if fault := not_fetched(file):
+        raise UserError(f"{file}: {fault}")
     if not file.is_file():
         raise UserError(f"{file}: no such file")
     lines = iter(file.read_text(encoding="utf-8", errors="replace").splitlines())
@@ -56,21 +60,30 @@ def read_raw(file: pathlib.Path, reader: str = "read_raw", **options: Any) -> "m
 
     Its channels have the places that an ``electrodes.tsv`` beside it tells, where the file itself tells none.
 
+    Args:
+      options: of the reader.
+
     Raises:
       UserError: MNE cannot read it.
     """
     with foreign_bytes(file):
-        return with_places(open_recording(file, reader, **options), read_positions(pathlib.Path(file)))
+        raw = open_raw(file, None if reader == "read_raw" else reader, **options)
+        return with_places(raw, places_on_head(electrode_positions(pathlib.Path(file))))
 
 
 @contextlib.contextmanager
 def foreign_bytes(name: str | pathlib.Path) -> Iterator[None]:
-    """Whatever a parser raises on bytes from elsewhere becomes a UserError that names them."""
+    """Whatever a parser raises on bytes from elsewhere becomes a UserError that names them, and says so where a file's
+    content is not fetched."""
     try:
         yield
     except (UserError, MemoryError):
         raise
+    except Unreadable as error:
+        raise UserError(f"{name}: {error}") from error
     except Exception as error:  # noqa: BLE001 (the parsers of twenty formats fail in as many ways)
+        if isinstance(name, pathlib.Path) and (fault := not_fetched(name)):
+            raise UserError(f"{name}: {fault}") from error
         raise UserError(f"{name}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())})") from error
 
 
@@ -85,12 +98,13 @@ def read_lines(file: pathlib.Path) -> list[str]:
 
 
 def files_under(path: pathlib.Path, pattern: str, what: str) -> list[pathlib.Path]:
-    """Files that match ``pattern`` anywhere below a folder, sorted.
+    """Files that match ``pattern``, in whatever case, anywhere below a folder, sorted; see ``files.files_below``.
 
     Raises:
       UserError: there is none.
     """
-    found = sorted(file for file in path.rglob(pattern) if not file.name.startswith("."))
+    named = [(file, pathlib.PurePath(file.relative_to(path).as_posix().lower())) for file in files_below(path)]
+    found = sorted(f for f, name in named if name.match(pattern.lower()) and not f.name.startswith("."))
     if not found:
         raise UserError(f"{path}: holds no {what} ({pattern})")
     return found
@@ -100,9 +114,14 @@ def subjects_by_content(subjects: Mapping[pathlib.Path, str]) -> dict[pathlib.Pa
     """Give one name to subjects who share a file, byte for byte: file -> subject, the first of their names.
 
     Where a set has the same file under two people, they may not be on two sides of a split.
+
+    Raises:
+      UserError: the content of one is not fetched.
     """
     name_of, first_with = {subject: subject for subject in subjects.values()}, {}
     for file, subject in subjects.items():
+        if fault := not_fetched(file):
+            raise UserError(f"{file}: {fault}")
         with file.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").digest()
         kept, other = name_of[first_with.setdefault(digest, subject)], name_of[subject]
@@ -125,6 +144,8 @@ def labels_beside(file: pathlib.Path, name: str) -> pathlib.Path:
       UserError: it is missing.
     """
     found = file.with_name(name)
+    if fault := not_fetched(found):
+        raise UserError(f"{file}: its label file is {fault}")
     if not found.is_file():
         raise UserError(f"{file}: its label file {name} is missing; download it, or leave the recording out")
     return found

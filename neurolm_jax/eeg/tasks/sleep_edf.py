@@ -13,6 +13,7 @@ import pathlib
 import re
 from collections.abc import Iterator
 
+from neurolm_jax.eeg.opening import read_annotations
 from neurolm_jax.eeg.preprocessing import Preprocessing
 from neurolm_jax.eeg.tasks import hmc
 from neurolm_jax.eeg.tasks.base import MULTICLASS, Opened, Recording, Task, Window
@@ -60,14 +61,12 @@ def _open(file):
 
 def _hypnogram(file):
     """The annotations of a recording's hypnogram, whose last letter before the hyphen is its scorer's."""
-    import mne
-
     pattern = f"{file.name[:7]}?-Hypnogram.edf"
     labels = sorted(file.parent.glob(pattern))
     if not labels:
         raise UserError(f"{file}: its label file {pattern} is missing; download it, or leave the recording out")
     with foreign_bytes(labels[0]):
-        annotations = mne.read_annotations(labels[0])
+        annotations = read_annotations(labels[0])
     if not len(annotations):
         raise UserError(f"{labels[0]}: has no annotation; download it again, or leave the recording out")
     for annotation in annotations:

@@ -12,4 +12,4 @@ COHORT = "tuh"
 
 def subject_of(file: pathlib.Path) -> str:
     """``aaaaaaaq`` of ``aaaaaaaq_s004_t000.edf``; the same eight letters in all of these sets."""
-    return file.stem.split("_")[0]
+    return file.stem.split("_")[0].lower()
