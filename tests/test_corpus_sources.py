@@ -86,8 +86,6 @@ def test_subjects_and_recordings_that_are_tested_on_are_left_out(tmp_path):
         (tmp_path / "tuab" / "windows" / split).mkdir(parents=True)
         manifest = {"format": 1, "content_hash": split} | manifest
         (tmp_path / "tuab" / "windows" / split / "manifest.json").write_text(json.dumps(manifest))
-            json.dumps({"format": 1, "content_hash": split} | manifest)
-        )
     without = excluded({"tuab": sorted((tmp_path / "tuab" / "windows").iterdir())})
     manifest = build.build([tree], tmp_path / "out", SETTINGS, "tueg", without)
     (tmp_path / "old").mkdir()
