@@ -13,7 +13,7 @@ HERE = pathlib.Path(__file__).parent
 @pytest.mark.slow
 def test_stages_and_shards_survive_kills(tmp_path):
     done = subprocess.run(
-        [sys.executable, HERE / "kills.py", tmp_path, "--kills", "25"], capture_output=True, text=True
+        [sys.executable, HERE / "kills.py", tmp_path, "--kills", "25", "--steps", "30"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found = json.loads(done.stdout[done.stdout.index("{") :])

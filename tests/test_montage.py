@@ -13,10 +13,10 @@ from neurolm_jax.corpus.excluded import NOTHING
 from neurolm_jax.corpus.finished import Asked, check_finished
 from neurolm_jax.corpus.labelled import write_task
 from neurolm_jax.data.shards import open_shards, read_manifest
-from neurolm_jax.eeg.bids import Sidecars, electrode_positions
+from neurolm_jax.eeg.bids import Sidecars
 from neurolm_jax.eeg.electrodes import VOCABULARY, electrode_id, parse_channel
 from neurolm_jax.eeg.montage import read_montage, unknown_montage
-from neurolm_jax.eeg.positions import places_on_head
+from neurolm_jax.eeg.positions import read_places
 from neurolm_jax.eeg.preprocessing import Preprocessing, choose_channels, preprocess
 from neurolm_jax.eeg.records import decode
 from neurolm_jax.eeg.renaming import read_renaming, rename
@@ -335,14 +335,18 @@ def test_electrodes_tsv(tmp_path):
     turned = {name: (-y, x, z) for name, (x, y, z) in places.items()}
     system = {"EEGCoordinateSystem": "Other", "AnatomicalLandmarkCoordinates": landmarks}
     recording = bids(tmp_path / "c", turned, system)
-    found = places_on_head(electrode_positions(recording))  # in metres
+    found = read_places(recording, Sidecars())  # in metres
     for name, place in places.items():
         np.testing.assert_allclose(found[name], place / 1000, atol=1e-9)
     (recording.parent / "sub-1_space-x_coordsystem.json").write_text('{"EEGCoordinateSystem": "Other"}')
-    assert places_on_head(electrode_positions(recording)) == {}
+    assert read_places(recording, Sidecars()) == {}
     (recording.parent / "sub-1_space-x_electrodes.tsv").write_bytes(b"name\tx\xff")
+    (recording.parent / "sub-1_space-y_electrodes.tsv").write_text("\n".join(
+        ["name\tx\ty\tz", *("\t".join([name, *map(str, place)]) for name, place in places.items())]
+    ))  # fmt: skip
+    (recording.parent / "sub-1_space-y_coordsystem.json").write_text('{"EEGCoordinateSystem": "CapTrak"}')
     sidecars = Sidecars()
-    assert sidecars.positions(recording) is None
+    assert read_places(recording, sidecars).keys() == places.keys()  # of the table whose axes are known
     assert [file.name for file in sidecars.faults] == ["sub-1_space-x_electrodes.tsv"]
 
 

@@ -62,6 +62,17 @@ def prepared(task, tmp_path):
 # Channels of several rates
 
 
+def test_electrodes_of_a_net_outnumber_slower_channels_of_other_kinds(tmp_path):
+    """Labels that tell electrodes only together: E1 to E32, beside forty channels at half their rate."""
+    x, other = noise(1, seconds=10, rate=200, channels=32), noise(2, seconds=10, rate=100, channels=40)
+    eeg = [(f"E{i + 1}", 200, row) for i, row in enumerate(x)]
+    odd.write_rates(tmp_path / "x.edf", eeg + [(f"AUX{i}", 100, row) for i, row in enumerate(other)])
+    raw = open_raw(tmp_path / "x.edf")
+    assert raw.info["sfreq"] == 200 and raw.ch_names == [name for name, *_ in eeg]
+    plain = mne.io.read_raw_edf(tmp_path / "x.edf", include=raw.ch_names, verbose="error")
+    np.testing.assert_array_equal(raw.get_data(start=333, stop=777), plain.get_data(start=333, stop=777))
+
+
 @pytest.mark.parametrize(
     ("rate", "other_rate", "record_seconds"),
     [(200, 1000, 1), (100, 512, 1), (256, 1, 1), (200, 500, 2.5), (128, 1000, 0.25), (500, 200, 0.1), (250, 256, 4)],
@@ -292,7 +303,8 @@ def test_millivolts_among_microvolts(tmp_path):
     np.testing.assert_allclose(read_raw(tmp_path / "x.edf").get_data() * 1e6, x[:3], atol=0.02)
 
 
-def test_the_sidecar_tells_a_unit_that_the_header_does_not(tmp_path):
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16"])
+def test_the_sidecar_tells_a_unit_that_the_header_does_not(tmp_path, encoding):
     x, file = noise(1, rate=RATE), tmp_path / "sub-1_task-x_eeg.edf"
     odd.write_rates(file, [(name, RATE, row) for name, row in zip(odd.NAMES, x)])
     odd.edit_header(file, "dimension", 0, "")
@@ -301,7 +313,7 @@ def test_the_sidecar_tells_a_unit_that_the_header_does_not(tmp_path):
         assert read_raw(file).get_data()[0].std() > 1  # volts, so far
     assert any("name the unit in channels.tsv" in kind for kind in counts)
     table = "name\ttype\tunits\nFp1\tEEG\tµV\nC3\tEEG\tmV\nT3\tEEG\tuV\n"
-    (tmp_path / "sub-1_task-x_channels.tsv").write_text(table, encoding="utf-8")
+    (tmp_path / "sub-1_task-x_channels.tsv").write_text(table, encoding=encoding)
     counts = {}
     with warnings_by_kind(counts):
         np.testing.assert_allclose(read_raw(file).get_data() * 1e6, x[:3], atol=0.02)

@@ -15,7 +15,7 @@ from neurolm_jax.corpus.recording import PIECE, SHORTEST
 from neurolm_jax.corpus.task_windows import check_window, cut, labelled_record
 from neurolm_jax.data import shards
 from neurolm_jax.eeg import quality
-from neurolm_jax.eeg.electrodes import VOCABULARY, electrode_id
+from neurolm_jax.eeg.electrodes import VOCABULARY, electrode_id, shared_id
 from neurolm_jax.eeg.fingerprint import fingerprint
 from neurolm_jax.eeg.identity import middle, recording_hash
 from neurolm_jax.eeg.opening import opened_from
@@ -122,7 +122,7 @@ class _Folder:
 
     def warned(self, counts: dict[str, int]) -> None:
         """How often each warning was given while the last recording was read."""
-        self._outcomes[-1]["warnings"] = counts
+        self._outcomes[-1]["warnings"] = escape_all(counts)
 
     def write(self, kind: str, record: Record, number: int) -> None:
         self.windows += kind == "task"
@@ -209,7 +209,7 @@ def _write_recording(task, recording, digests, without, side):
         span = round(begin * rate), round(end * rate)
         digest, own = recording_hash(raw, *span), fingerprint(raw, *span)
         files = digests.of_files(recording, opened, digest)
-        left_out = {n: reason for n, reason in dropped_channels(raw).items() if _wanted(n, task)}
+        left_out = {n: reason for n, reason in dropped_channels(raw).items() if _wanted(n, task, digests.renaming)}
         read = {"hash": digest, "file_hashes": files, "rate": rate, "jumps": timeline(raw).jumps}
         read |= {"fingerprint": own, "file_fingerprints": digests.fingerprints(files)}
     if digest and digest in digests.seen:
@@ -274,10 +274,11 @@ def _good_runs(signal, first, last):
     return runs
 
 
-def _wanted(name, task):
+def _wanted(name, task, renaming):
     """Whether the task would read a channel of that name."""
-    electrode = electrode_id(name)
-    return electrode is not None and (not task.channels or electrode in map(electrode_id, task.channels))
+    electrode = electrode_id(renaming.get(name, name))
+    wanted = {shared_id(known) for other in task.channels if (known := electrode_id(other)) is not None}
+    return electrode is not None and (not task.channels or shared_id(electrode) in wanted)
 
 
 def _off_scale(raw, channels, name) -> dict[str, str]:

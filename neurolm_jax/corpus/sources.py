@@ -10,7 +10,7 @@ from typing import Any
 
 from neurolm_jax.eeg.bids import Sidecars, parse_name
 from neurolm_jax.eeg.files import Files, files_below, not_fetched, stem_of
-from neurolm_jax.eeg.positions import places_on_head
+from neurolm_jax.eeg.positions import read_places
 from neurolm_jax.errors import UserError
 from neurolm_jax.escaping import escape
 
@@ -168,5 +168,5 @@ def _bids(path, sidecars) -> dict[str, Any] | None:
         "participant": sidecars.participant(path, name.subject),
         "scan": sidecars.scan(path),
         "events": sidecars.events(path),
-        "positions": tuple((n, tuple(x.tolist())) for n, x in places_on_head(sidecars.positions(path)).items()),
+        "positions": tuple((n, tuple(x.tolist())) for n, x in read_places(path, sidecars).items()),
     }

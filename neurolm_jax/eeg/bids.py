@@ -19,8 +19,8 @@ _MODALITY = re.compile(r"^(?P<stem>sub-(?P<subject>[^_/]+)(?:_ses-(?P<session>[^
 
 
 class Positions(NamedTuple):
-    """Where electrodes are: ``metres`` x, y, z by name as electrodes.tsv has it, and what coordsystem.json tells of the
-    axes, None if it does not: the name of the coordinate system (``EEGCoordinateSystem``), and places of landmarks."""
+    """Where electrodes are: ``metres`` x, y, z by name as electrodes.tsv has it; the name of the coordinate system as
+    coordsystem.json tells it (``EEGCoordinateSystem``), None if it does not; and its ``landmarks``, in any unit."""
 
     metres: dict[str, tuple[float, float, float]]
     system: str | None
@@ -131,16 +131,22 @@ class Sidecars:
         return ()
 
     def positions(self, recording: pathlib.Path) -> Positions | None:
-        """Return electrode positions of electrodes.tsv, in metres by the units of coordsystem.json.
+        """Return the first of ``all_positions``; None where there are none to use."""
+        return next(self.all_positions(recording), None)
+
+    def all_positions(self, recording: pathlib.Path) -> Iterator[Positions]:
+        """Yield electrode positions of each electrodes.tsv, in metres by the units of coordsystem.json.
 
         Where these are not told, or make no head, the unit is the one that makes one; where none does, there are no
         positions to use.
         """
         if not self.roots(recording.parent):
-            return None
-        file = next(self._sidecars(recording, "electrodes", ".tsv"), None)
-        if file is None:
-            return None
+            return
+        for file in self._sidecars(recording, "electrodes", ".tsv"):
+            if (found := self._positions_of(recording, file)) is not None:
+                yield found
+
+    def _positions_of(self, recording, file):
         space = [entity for entity in _entities(file.stem) if entity.startswith("space-")]
         systems = self._sidecars(recording, "coordsystem", ".json")
         system = next((f for f in systems if [e for e in _entities(f.stem) if e.startswith("space-")] == space), None)
@@ -157,9 +163,8 @@ class Sidecars:
         metres = {name: (x * scale, y * scale, z * scale) for name, (x, y, z) in places.items()}
         named = fields.get("EEGCoordinateSystem")
         landmarks = fields.get("AnatomicalLandmarkCoordinates")
-        return Positions(
-            metres, named if isinstance(named, str) else None, landmarks if isinstance(landmarks, dict) else None
-        )
+        landmarks = landmarks if isinstance(landmarks, dict) else None
+        return Positions(metres, named if isinstance(named, str) else None, landmarks)
 
     def _sidecars(self, recording: pathlib.Path, kind: str, suffix: str) -> Iterator[pathlib.Path]:
         """A recording's sidecars of a kind, the nearest and most specific first."""

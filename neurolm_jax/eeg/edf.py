@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neurolm_jax.eeg.files import decode
+
 if TYPE_CHECKING:  # MNE takes a second to import
     import mne
 
@@ -123,7 +125,7 @@ def sidecar_units(file: pathlib.Path) -> dict[str, str]:
     if not file.stem.endswith("_eeg") or not table.is_file():
         return {}
     try:
-        lines = table.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        lines = decode(table.read_bytes()).splitlines()
         rows = list(csv.DictReader(lines, delimiter="\t"))
     except (OSError, csv.Error) as error:
         warnings.warn(f"{table.name} cannot be read ({error})", stacklevel=2)

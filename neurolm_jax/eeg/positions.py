@@ -4,12 +4,13 @@ Heads differ in size and shape, so places are compared as directions from the mi
 """
 
 import functools
+import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neurolm_jax.eeg.bids import Positions
+from neurolm_jax.eeg.bids import Sidecars
 from neurolm_jax.eeg.electrodes import electrode_id
 
 if TYPE_CHECKING:  # MNE takes a second to import
@@ -110,9 +111,13 @@ def with_places(raw: "mne.io.BaseRaw", places: Mapping[str, np.ndarray]) -> "mne
     return raw.set_montage(montage, on_missing="ignore", verbose="error")
 
 
-def places_on_head(positions: Positions | None) -> dict[str, np.ndarray]:
-    """Return places [3] of electrodes, axes to the right, front and up; {} where nothing tells the axes."""
-    return _to_right_front_up(positions) if positions else {}
+def read_places(recording: pathlib.Path, sidecars: Sidecars) -> dict[str, np.ndarray]:
+    """Return places [3] of electrodes in m, axes to the right, front and up, by the sidecars of a BIDS recording.
+
+    They are those of the nearest table whose axes are known by landmarks or by the name of the coordinate system; {} if
+    there is none.
+    """
+    return next(filter(None, map(_to_right_front_up, sidecars.all_positions(recording))), {})
 
 
 def _distances(directions, standard):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neurolm_jax.eeg import edf
-from neurolm_jax.eeg.electrodes import electrode_id
+from neurolm_jax.eeg.montage import read_montage
 from neurolm_jax.errors import UserError
 
 if TYPE_CHECKING:  # MNE takes a second to import
@@ -88,7 +88,7 @@ def _at_own_rate(raw, header):
     numbers = header.positions(raw)  # of the channels in the file
     names = dict(zip(raw.ch_names, numbers))
     kinds = dict(zip(raw.ch_names, raw.get_channel_types()))
-    electrodes = [name for name in names if electrode_id(name) is not None]
+    electrodes = list(read_montage(raw).channels)
     usable = {name: header.rates[names[name]] for name in electrodes if header.scale_fault(names[name]) is None}
     rates = list(usable.values()) or [header.rates[names[name]] for name in electrodes] or list(header.rates[numbers])
     rate = max(set(rates), key=lambda value: (rates.count(value), value))
@@ -153,12 +153,12 @@ def _in_volts(raw, header):
     """The recording, a copy already, with units that MNE does not know."""
     if header.dimensions is None:
         return raw
-    unnamed = 0
+    unnamed, electrodes = 0, read_montage(raw).channels
     beside = edf.sidecar_units(header.file)
     for number, name, kind in zip(header.positions(raw), raw.ch_names, raw.get_channel_types()):
         if kind != "eeg":
             continue
-        dimension, is_electrode = header.dimensions[number], electrode_id(name) is not None
+        dimension, is_electrode = header.dimensions[number], name in electrodes
         scale, told = edf.volts(dimension), edf.volts(beside.get(name, ""))
         if is_electrode and None not in (scale, told) and told != scale:
             warnings.warn(

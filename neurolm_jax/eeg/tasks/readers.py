@@ -3,15 +3,16 @@
 import contextlib
 import hashlib
 import pathlib
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neurolm_jax.eeg.bids import electrode_positions
+from neurolm_jax.eeg.bids import Sidecars
 from neurolm_jax.eeg.files import files_below, not_fetched
 from neurolm_jax.eeg.opening import Unreadable, open_raw
-from neurolm_jax.eeg.positions import places_on_head, with_places
+from neurolm_jax.eeg.positions import read_places, with_places
 from neurolm_jax.eeg.tasks.base import Window
 from neurolm_jax.errors import UserError
 
@@ -68,7 +69,11 @@ def read_raw(file: pathlib.Path, reader: str = "read_raw", **options: Any) -> "m
     """
     with foreign_bytes(file):
         raw = open_raw(file, None if reader == "read_raw" else reader, **options)
-        return with_places(raw, places_on_head(electrode_positions(pathlib.Path(file))))
+    sidecars = Sidecars()
+    raw = with_places(raw, read_places(pathlib.Path(file), sidecars))
+    for sidecar, fault in sidecars.faults.items():
+        warnings.warn(f"{sidecar.name}: {fault}", stacklevel=2)
+    return raw
 
 
 @contextlib.contextmanager
