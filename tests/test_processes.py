@@ -30,7 +30,7 @@ def free_port():
 def launch(count, *command, **variables):
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"} | variables
     line = ["bash", str(LAUNCH), str(count), *map(str, command)]
-    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=900)
+    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=1500)
 
 
 @pytest.mark.slow

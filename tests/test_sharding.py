@@ -46,7 +46,7 @@ def test_steps_equal_those_of_one_device(small_data, runs, name, accumulation):
         "--xla_cpu_collective_call_terminate_timeout_seconds=300",
         "PYTHONPATH": f"{here.parent}:{here}",
     }
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     for mesh, sizes in MESHES.items():
