@@ -34,9 +34,9 @@ def tree(tmp_path):
     root = tmp_path / "in"
     write_edf(root / "a.edf", noise(0, 25))
     write_edf(root / "deep" / "b.edf", noise(1, 12, channels=2), names=NAMES[:2])
-    bids = root / "sub-07" / "eeg"
+    bids = root / "bids" / "sub-07" / "eeg"
     write_edf(bids / "sub-07_task-rest_eeg.edf", noise(2, 21))
-    (root / "dataset_description.json").write_text('{"Name": "set"}')
+    (root / "bids" / "dataset_description.json").write_text('{"Name": "set"}')
     (bids / "sub-07_task-rest_channels.tsv").write_text("name\ttype\tstatus\nEEG C3-REF\tEEG\tbad\n")
     write_edf(root / "short.edf", noise(3, 3))
     (root / "broken.edf").write_bytes(b"0" * 900)
@@ -74,7 +74,7 @@ def test_rows_are_what_encoding_each_recording_gives(encoder, tree, tmp_path, po
     assert told["short.edf"]["reason"].endswith("short.edf: too short, 3.0 s; a window has 4 s")
     assert "cannot be read" in told["broken.edf"]["reason"]
     place = 0
-    for name, subject in (("a.edf", ""), ("deep/b.edf", ""), ("sub-07/eeg/sub-07_task-rest_eeg.edf", "07")):
+    for name, subject in (("a.edf", ""), ("bids/sub-07/eeg/sub-07_task-rest_eeg.edf", "07"), ("deep/b.edf", "")):
         raw = mne.io.read_raw(tree / name, verbose="error")
         raw.info["bads"] = ["EEG C3-REF"] if subject else []
         found = encoder.encode(raw, pool=pool, seconds=4, every=5)
@@ -138,7 +138,7 @@ def test_stopped_it_goes_on_with_what_is_not_done(encoder, tree, tmp_path, monke
     monkeypatch.setattr(embedding, "_write_rows", counting)
     assert embed([tree], out, encoder, Options(seconds=4, workers=3, batch_size=2)) == about
     assert sorted(written) == sorted(
-        ["a.edf", "deep/b.edf", "sub-07/eeg/sub-07_task-rest_eeg.edf", "short.edf"]
+        ["a.edf", "deep/b.edf", "bids/sub-07/eeg/sub-07_task-rest_eeg.edf", "short.edf"]
     )  # none twice
     found, _ = read_npz(out)
     for name, values in want.items():

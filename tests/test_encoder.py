@@ -14,7 +14,7 @@ from small_corpora import noise
 
 import neurolm_jax
 from neurolm_jax.data.shards import open_shards
-from neurolm_jax.eeg.electrodes import electrode_id
+from neurolm_jax.eeg.electrodes import electrode_id, shared_id
 from neurolm_jax.eeg.preprocessing import Preprocessing, preprocess
 from neurolm_jax.eeg.tasks import load_task
 from neurolm_jax.errors import UserError
@@ -59,7 +59,7 @@ def row_of(epochs):
     n, channels, samples = epochs.shape
     seconds = samples // 200
     patches = np.stack([epochs[:, c, 200 * s : 200 * s + 200] for s in range(seconds) for c in range(channels)], 1)
-    channel = np.tile([electrode_id(name) for name in NAMES], (n, seconds))
+    channel = np.tile([shared_id(electrode_id(name)) for name in NAMES], (n, seconds))
     second = np.tile(np.repeat(np.arange(seconds), channels), (n, 1))
     return jnp.asarray(patches / 100, jnp.float32), jnp.asarray(channel), jnp.asarray(second), jnp.ones_like(second)
 

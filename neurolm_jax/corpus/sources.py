@@ -139,6 +139,9 @@ def _tuh(path) -> dict[str, Any] | None:
     place = next((i for i in reversed(range(len(folders))) if _SESSION.fullmatch(folders[i])), None)
     session = None if place is None else folders[place]
     told = {"cohort": TUH, "reference": montage and montage["reference"].upper()}
+    # Files of TUSL are not always called after the person in whose folder they lie.
+    if montage and place and _PERSON.fullmatch(folders[place - 1]):
+        return told | {"subject": folders[place - 1], "session": session}
     if match := _FILE.fullmatch(stem):
         # Without a token _t000, other sets have such names too.
         if match[3] or montage:
@@ -147,8 +150,6 @@ def _tuh(path) -> dict[str, Any] | None:
             return told | {"subject": match["subject"], "session": session or number}
     elif (match := _EVENTS_FILE.fullmatch(stem)) and folders[-1:] == [match["subject"]]:
         return told | {"subject": match["subject"], "session": None}
-    if montage and place and _PERSON.fullmatch(folders[place - 1]):
-        return told | {"subject": folders[place - 1], "session": session}
     return None
 
 

@@ -12,6 +12,7 @@ from neurolm_jax.eeg.identity import STRETCH, middle
 from neurolm_jax.eeg.mains import detect_mains
 from neurolm_jax.eeg.montage import unknown_montage
 from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, check_rate, choose_channels
+from neurolm_jax.eeg.reading import corrected
 from neurolm_jax.eeg.tasks.readers import duration_of, foreign_bytes
 from neurolm_jax.errors import UserError
 from neurolm_jax.inference.windows import window_begins
@@ -56,6 +57,8 @@ class Recording:
         left_out: Mapping[str, str] | None = None,
         mains: float | None = None,
     ):
+        with foreign_bytes(name):
+            raw = corrected(raw)
         self._raw, self._name = raw, name
         check_rate(raw, name)
         if duration_of(raw) < 1:

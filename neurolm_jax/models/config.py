@@ -126,9 +126,7 @@ class SummaryConfig:
     # connectivity (partial correlations) and waveform (slow, locked to the window's beginning); () for no summary.
     reads: tuple[str, ...] = ()
     width: int = 256  # of the tables into which weights for electrodes and features factor
-    virtual_electrodes: int = (
-        32  # spatial filters whose rhythms are read, and rank of the weights of pairs of electrodes
-    )
+    virtual_electrodes: int = 32  # spatial filters whose rhythms are read; rank of the weights of pairs
     dropout: float = 0.0  # share of windows for which a reading is left out in training, each by itself
     noise: float = 0.0
     seconds: int = 64
