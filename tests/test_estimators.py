@@ -48,8 +48,8 @@ def epochs(data):
 def test_features_are_those_of_the_encoder(workdir, data, epochs):
     encoder = neurolm_jax.load(workdir)
     names = {
-        "none": ["FP1_second0_0", "T7_second1_31"],
-        "channel": ["FP1_0", "T7_31"],
+        "none": ["FP1_second0_0", "T3_second1_31"],
+        "channel": ["FP1_0", "T3_31"],
         "window": ["mean_0", "deviation_31"],
     }
     for pool, (first, last) in names.items():
@@ -63,7 +63,7 @@ def test_features_are_those_of_the_encoder(workdir, data, epochs):
         np.testing.assert_allclose(plain.transform([epochs[i] for i in range(40)]), want, atol=1e-4)
     auto = NeuroLMFeatures(workdir, **ARRAY).fit(data[0])
     assert (auto.pool_, auto.n_features_in_, auto.seconds_) == ("none", 3, 2)  # 192 numbers are few enough
-    assert auto.electrodes_ == ("FP1", "C3", "T7") and auto.channels_ == tuple(NAMES)
+    assert auto.electrodes_ == ("FP1", "C3", "T3") and auto.channels_ == tuple(NAMES)
 
 
 def test_the_classifier_is_evaluations_probe(workdir, data):
@@ -104,7 +104,7 @@ def test_copies_are_light_and_the_same(workdir, data):
 def test_what_does_not_fit_is_named(workdir, data, epochs):
     x, y, _ = data
     fitted = NeuroLMFeatures(workdir, **ARRAY).fit(x)
-    with pytest.raises(ValueError, match="X has 1 s of FP1, C3, T7, but was fitted to 2 s of FP1, C3, T7"):
+    with pytest.raises(ValueError, match="X has 1 s of FP1, C3, T3, but was fitted to 2 s of FP1, C3, T3"):
         fitted.transform(x[..., :200])
     with pytest.raises(ValueError, match="X has 2 features, but NeuroLMFeatures is expecting 3"):
         fitted.transform(x[:, :2])

@@ -35,6 +35,7 @@ def test_few_parameters_are_trained_and_the_others_stay(tuned, runs):
         "of_features",
         "of_spectrum",
         "of_rhythms",
+        "of_connectivity",
         "of_waveform",
     }  # new in this stage, so it is trained as it is
     assert set(weights.params["summary"]) == summary
