@@ -47,6 +47,19 @@ def write_json(path: str | pathlib.Path, value: Any) -> None:
         file.write_text(json.dumps(value, indent=1, allow_nan=False))
 
 
+def begin_work(folder: pathlib.Path, settings: Any) -> None:
+    """Make a folder for unfinished work, or go on in that of an earlier run.
+
+    Raises:
+      UserError: its work was begun with other settings.
+    """
+    file = folder / "settings.json"
+    if not file.is_file():
+        write_json(file, settings)
+    elif json.loads(file.read_text()) != settings:
+        raise UserError(f"{folder}: unfinished work with other settings; use those again, or remove the folder")
+
+
 @contextlib.contextmanager
 def locked(folder: str | pathlib.Path, wait: bool = False) -> Iterator[None]:
     """A folder that no other process works in meanwhile; where a file system has no locks, this is not looked after.

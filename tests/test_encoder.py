@@ -54,12 +54,13 @@ def encode(encoder, epochs, **options):
     return encoder.encode(epochs, NAMES, 200, unit="uV", **options)
 
 
-def row_of(epochs):
-    """Rows [n, S * C] as the modules read them, time-major, written out."""
+def row_of(epochs, literal=False):
+    """Rows [n, S * C] as the modules read them, time-major, written out; literal keeps T3 apart from T7."""
     n, channels, samples = epochs.shape
     seconds = samples // 200
     patches = np.stack([epochs[:, c, 200 * s : 200 * s + 200] for s in range(seconds) for c in range(channels)], 1)
-    channel = np.tile([shared_id(electrode_id(name)) for name in NAMES], (n, seconds))
+    electrodes = [electrode_id(name) if literal else shared_id(electrode_id(name)) for name in NAMES]
+    channel = np.tile(electrodes, (n, seconds))
     second = np.tile(np.repeat(np.arange(seconds), channels), (n, 1))
     return jnp.asarray(patches / 100, jnp.float32), jnp.asarray(channel), jnp.asarray(second), jnp.ones_like(second)
 
@@ -199,7 +200,7 @@ def test_the_size_of_batches_is_no_matter(encoders, pool):
 def test_a_recording_is_filtered_as_in_training_and_cut_into_windows(encoders, raw):
     encoder = encoders["tokenizer"]
     found = encoder.encode(raw, seconds=4, every=6.5)
-    signal = preprocess(raw.copy().pick(NAMES), Preprocessing(), "r")  # by MNE, all of it at once
+    signal = preprocess(raw.copy().pick(NAMES), Preprocessing(), "r")  # all of it at once
     onsets = np.arange(0, 596.1, 6.5)
     np.testing.assert_allclose(found.onsets, onsets)
     cut = [signal.samples[:, round(200 * t) : round(200 * t) + 800] for t in onsets]
@@ -215,6 +216,20 @@ def test_windows_far_apart_are_those_of_windows_side_by_side(encoders, raw):
     far = encoders["tokenizer"].encode(raw, seconds=2, every=290, pool="window")
     assert far.onsets.tolist() == [0, 290, 580]
     np.testing.assert_allclose(far.values, every.values[[0, 145, 290]], atol=2e-3)
+
+
+def test_windows_begin_anew_after_a_jump_of_time_and_marked_seconds_are_bad(encoders, raw):
+    """As if its two sides were recordings of their own."""
+    whole = raw.copy().crop(0, 60, include_tmax=False)
+    marks = mne.Annotations([21.0, 40.5], [0.0, 1.0], ["EDGE boundary", "Bad blink"])
+    encoder, options = encoders["tokenizer"], {"seconds": 4, "preprocessing": Preprocessing(mains=50.0)}
+    found = encoder.encode(whole.copy().set_annotations(marks), **options)
+    before, after = whole.copy().crop(0, 21, include_tmax=False), whole.copy().crop(21, None)
+    sides = [encoder.encode(side, **options) for side in (before, after)]
+    np.testing.assert_allclose(found.onsets, [*sides[0].onsets, *(21 + sides[1].onsets)])
+    np.testing.assert_allclose(found.values, np.concatenate([side.values for side in sides]), atol=2e-3)
+    seconds = found.onsets[:, None] + np.arange(4)
+    np.testing.assert_array_equal(found.bad.all(axis=2), (seconds < 41.5) & (seconds + 1 > 40.5))
 
 
 def test_an_array_of_a_recording_is_a_recording(encoders, raw):
@@ -286,11 +301,14 @@ def test_converted_checkpoints_have_features(converted):
         encoder = neurolm_jax.load(converted / name)
         found[name] = encode(encoder, windows)
         config, params, _ = parts(encoder)
-        padded = [np.pad(np.asarray(x), [(0, 0), (0, 1024 - 8)] + [(0, 0)] * (x.ndim - 2)) for x in row_of(windows)]
+        padded = [
+            np.pad(np.asarray(x), [(0, 0), (0, 1024 - 8)] + [(0, 0)] * (x.ndim - 2))
+            for x in row_of(windows, literal=True)
+        ]
         want = NeuralTransformer(config).apply({"params": params}, *padded)[:, :8]  # as they are, not standardised
         # The norm's sums run over a thousand tokens of padding, whose rounding depends on how they are compiled.
         np.testing.assert_allclose(found[name].values, np.reshape(want, (3, 2, 4, -1)), atol=5e-3)
-        without = NeuralTransformer(config).apply({"params": params}, *row_of(windows))
+        without = NeuralTransformer(config).apply({"params": params}, *row_of(windows, literal=True))
         assert np.abs(found[name].values - np.reshape(without, (3, 2, 4, -1))).max() > 0.1
     np.testing.assert_allclose(found["tokenizer"].values, found["pretrain"].values, **close)
     np.testing.assert_array_equal(found["tokenizer"].codes, found["pretrain"].codes)

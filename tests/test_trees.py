@@ -179,7 +179,7 @@ def test_tables_of_scans_and_electrodes_are_read(tmp_path):
     )
     [source] = found(root).values()
     assert dict(source.scan)["acq_time"] == "2001-01-01T00:00:00" and not source.warnings
-    positions = bids.electrode_positions(source.path)
+    [positions] = bids.Sidecars().positions(source.path)
     assert positions.system == "CapTrak"
     assert {name: tuple(place) for name, place in positions.metres.items()} == dict(source.positions)
     np.testing.assert_allclose(positions.metres["Fp1"], (-0.0294, 0.0839, -0.007))
@@ -187,7 +187,7 @@ def test_tables_of_scans_and_electrodes_are_read(tmp_path):
     (place / "sub-01_space-CapTrak_coordsystem.json").write_text('{"EEGCoordinateUnits": "m"}')
     [source] = found(root).values()
     assert not source.positions  # nothing tells the axes
-    np.testing.assert_allclose(bids.electrode_positions(source.path).metres["C3"], (-0.0654, -0.0116, 0.0644))
+    np.testing.assert_allclose(next(bids.Sidecars().positions(source.path)).metres["C3"], (-0.0654, -0.0116, 0.0644))
     assert "EEGCoordinateUnits is m, but" in source.warnings[0]
     [recording] = build.build([root], tmp_path / "out", SETTINGS, "c")["recordings"]
     assert recording["scan"]["acq_time"] == "2001-01-01T00:00:00"

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
 import shutil
 import time
@@ -20,6 +19,7 @@ from neurolm_jax.eeg.opening import accepted
 from neurolm_jax.eeg.preprocessing import RATE, Preprocessing
 from neurolm_jax.errors import UserError
 from neurolm_jax.escaping import escape
+from neurolm_jax.outputs import begin_work
 
 NO_OPTIONS: Mapping[str, Any] = types.MappingProxyType({})
 
@@ -62,7 +62,7 @@ def build(
     work = out.with_name(f".{out.name}.unfinished")
     described = dataclasses.asdict(settings) | {"rate": RATE, "unit": "microvolt", "piece_seconds": PIECE}
     options = {"reader_options": dict(reader_options)} if reader_options else {}
-    _begin(work, described | {"corpus": corpus} | options)
+    begin_work(work, described | {"corpus": corpus} | options)
     with workers.mapping(worker_count, scheduler) as run:
         done = _make_parts(found, work / "parts", settings, corpus, run)
         kept = _refuse_copies(done, without)
@@ -107,17 +107,6 @@ def _without_subject(source, without):
 
 def _also(warnings):
     return f"; {len(warnings)} warnings, such as: {warnings[0]}" if warnings else ""
-
-
-def _begin(work, described):
-    """A folder for unfinished work; that of an earlier run goes on if it had the same settings."""
-    file = work / "settings.json"
-    if file.is_file():
-        if json.loads(file.read_text()) != described:
-            raise UserError(f"{work}: unfinished work with other settings; use those again, or remove the folder")
-        return
-    (work / "parts").mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(described))
 
 
 def _make_parts(found, folder, settings, corpus, run) -> list[tuple[Source, Part]]:

@@ -23,7 +23,7 @@ from neurolm_jax.eeg.preprocessing import RATE, checked_channels, choose_channel
 from neurolm_jax.eeg.reading import corrected, dropped_channels, warnings_by_kind
 from neurolm_jax.eeg.records import Record, encode
 from neurolm_jax.eeg.renaming import rename
-from neurolm_jax.eeg.stretches import bounds, read_microvolts
+from neurolm_jax.eeg.stretches import bounds, middle_sample
 from neurolm_jax.eeg.tasks import Opened, Recording, Task
 from neurolm_jax.eeg.tasks.base import SPLITS
 from neurolm_jax.eeg.tasks.readers import duration_of, foreign_bytes, read_raw
@@ -219,12 +219,12 @@ def _write_recording(task, recording, digests, without, side):
     if reason := without.reason(cohort, recording.subject, digest, *files, fingerprints=prints):
         side.outcome(recording, "excluded", reason, channels=list(channels), **read)
         return
-    off_scale = _off_scale(raw, channels, recording.name)
+    with foreign_bytes(recording.name):
+        off_scale = middle_sample(raw, channels, recording.name)[1]
     left_out |= off_scale
     kept = {name: place for name, place in places.items() if name not in off_scale}
     with foreign_bytes(recording.name):
-        chosen = raw.copy().pick(list(kept), verbose="warning")
-        signal = preprocess(chosen, task.preprocessing, recording.name, task.channels, kept)
+        signal = preprocess(raw, task.preprocessing, recording.name, task.channels, kept)
     records, left_out_windows, marked_windows = _fit_windows(task, recording, signal, windows)
     first, last = (round(second * RATE) for second in (begin, end))
     read |= {
@@ -279,20 +279,3 @@ def _wanted(name, task, renaming):
     electrode = electrode_id(renaming.get(name, name))
     wanted = {shared_id(known) for other in task.channels if (known := electrode_id(other)) is not None}
     return electrode is not None and (not task.channels or shared_id(electrode) in wanted)
-
-
-def _off_scale(raw, channels, name) -> dict[str, str]:
-    """Reasons by name of the channels that are not on the scale of EEG.
-
-    Raises:
-      UserError: none is.
-    """
-    if not channels:
-        return {}
-    names = list(channels)
-    with foreign_bytes(name):
-        sample = read_microvolts(raw, [raw.ch_names.index(channel) for channel in names], *middle(raw))
-    deviations = quality.deviations(sample, float(raw.info["sfreq"]))
-    if fault := quality.unit_fault(deviations):
-        raise UserError(f"{name}: {fault}")
-    return {names[channel]: reason for channel, reason in quality.scale_faults(deviations).items()}

@@ -40,11 +40,6 @@ def parse_name(file: pathlib.Path) -> Name | None:
     return Name(match["subject"], match["session"]) if match else None
 
 
-def electrode_positions(recording: pathlib.Path) -> Positions | None:
-    """Return the electrode positions that lie beside a recording of a BIDS tree; None where there are none to use."""
-    return Sidecars().positions(recording)
-
-
 class Sidecars:
     """The sidecars of BIDS trees, each read once.
 
@@ -130,11 +125,7 @@ class Sidecars:
                 break
         return ()
 
-    def positions(self, recording: pathlib.Path) -> Positions | None:
-        """Return the first of ``all_positions``; None where there are none to use."""
-        return next(self.all_positions(recording), None)
-
-    def all_positions(self, recording: pathlib.Path) -> Iterator[Positions]:
+    def positions(self, recording: pathlib.Path) -> Iterator[Positions]:
         """Yield electrode positions of each electrodes.tsv, in metres by the units of coordsystem.json.
 
         Where these are not told, or make no head, the unit is the one that makes one; where none does, there are no

@@ -117,7 +117,7 @@ def read_places(recording: pathlib.Path, sidecars: Sidecars) -> dict[str, np.nda
     They are those of the nearest table whose axes are known by landmarks or by the name of the coordinate system; {} if
     there is none.
     """
-    return next(filter(None, map(_to_right_front_up, sidecars.all_positions(recording))), {})
+    return next(filter(None, map(_to_right_front_up, sidecars.positions(recording))), {})
 
 
 def _distances(directions, standard):

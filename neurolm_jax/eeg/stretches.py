@@ -11,7 +11,7 @@ import numpy as np
 
 from neurolm_jax.eeg import quality
 from neurolm_jax.eeg.filtering import Filter, mne_clock
-from neurolm_jax.eeg.identity import STRETCH
+from neurolm_jax.eeg.identity import STRETCH, middle
 from neurolm_jax.eeg.preprocessing import RATE
 from neurolm_jax.eeg.timeline import Timeline
 from neurolm_jax.errors import UserError
@@ -21,6 +21,22 @@ if TYPE_CHECKING:  # MNE takes a second to import
 
 SHORTEST_SPAN = 1.0  # seconds between two jumps that are worth filtering
 CLIPPING_SHOWS = 10.0  # seconds of a span; in less, a slow wave's own peak looks like an amplifier's limit
+
+
+class Span(NamedTuple):
+    """A part of a recording without a jump of time.
+
+    Attributes:
+      number: among all spans, also those too short to be filtered.
+      start, end: first and last of its samples as recorded.
+      first, last: first and last of its samples at 200 Hz; the same where it is too short.
+    """
+
+    number: int
+    start: int
+    end: int
+    first: int
+    last: int
 
 
 class Stretch(NamedTuple):
@@ -61,16 +77,12 @@ def stretches(
     rate = float(raw.info["sfreq"])
     lowest = highest = np.full(len(picks), np.nan)
     names = [raw.ch_names[pick] for pick in picks]
-    for number, (start, end) in enumerate(timeline.spans):
-        length = end - start
-        if length < SHORTEST_SPAN * rate:
-            on_read(read_microvolts(raw, picks, start, end))
+    for span in resampled_spans(raw, timeline):
+        start, length, total = span.start, span.end - span.start, span.last - span.first
+        if not total:
+            on_read(read_microvolts(raw, picks, start, span.end))
             continue
         whole = Filter(rate, length, low, high, mains)
-        offset = round(start / rate * RATE)
-        is_last = number + 1 == len(timeline.spans)  # else the next one begins where it does, to half a sample
-        stop_at = mne_clock(rate, raw.n_times).length if is_last else round(timeline.spans[number + 1][0] / rate * RATE)
-        total = min(whole.clock.length, stop_at - offset)
         for begin, stop in bounds(0, total):
             first, last = whole.span(begin, stop)
             x = read_microvolts(raw, picks, start + first, start + last)
@@ -89,8 +101,34 @@ def stretches(
             centred = y if low else y - np.median(y, axis=1, keepdims=True)
             bad["huge"] = quality.huge_seconds(centred, RATE) & ~np.any(list(bad.values()), axis=0)
             flags = quality.sample_flags(bad, stop - begin, RATE)
-            _flag_annotated(flags, timeline.bad, names, (offset + begin) / RATE)
-            yield Stretch(number, offset + begin, y, flags)
+            _flag_annotated(flags, timeline.bad, names, (span.first + begin) / RATE)
+            yield Stretch(span.number, span.first + begin, y, flags)
+
+
+def resampled_spans(raw: "mne.io.BaseRaw", timeline: Timeline) -> list[Span]:
+    """Return the spans of a recording and where they lie among its samples at 200 Hz."""
+    rate = float(raw.info["sfreq"])
+    begins = [round(start / rate * RATE) for start, _ in timeline.spans]
+    limits = [*begins[1:], mne_clock(rate, raw.n_times).length]  # the next span begins where one ends, to half a sample
+    spans = []
+    for number, ((start, end), first, limit) in enumerate(zip(timeline.spans, begins, limits)):
+        fits = end - start >= SHORTEST_SPAN * rate
+        last = min(first + mne_clock(rate, end - start).length, limit) if fits else first
+        spans.append(Span(number, start, end, first, last))
+    return spans
+
+
+def middle_sample(raw: "mne.io.BaseRaw", channels: Sequence[str], name: str) -> tuple[np.ndarray, dict[str, str]]:
+    """Return the middle of some channels [C, N], microvolts, and reasons by name of those on another scale than EEG.
+
+    Raises:
+      UserError: all are, as where a unit is wrong; samples are not there.
+    """
+    sample = read_microvolts(raw, [raw.ch_names.index(channel) for channel in channels], *middle(raw))
+    deviations = quality.deviations(sample, float(raw.info["sfreq"]))
+    if fault := quality.unit_fault(deviations):
+        raise UserError(f"{name}: {fault}")
+    return sample, {channels[i]: reason for i, reason in quality.scale_faults(deviations).items()}
 
 
 def bounds(first: int, last: int) -> list[tuple[int, int]]:
@@ -107,7 +145,10 @@ def read_microvolts(raw: "mne.io.BaseRaw", picks: Sequence[int], first: int, las
     """
     x = raw.get_data(picks, first, last, verbose="warning")
     if x.shape != (len(picks), last - first):
-        raise UserError(f"samples {first} to {last} are not there; its header promises more than the file holds")
+        file = next(filter(None, raw.filenames), "recording")
+        raise UserError(
+            f"{file}: samples {first} to {last} are not there; its header promises more than the file holds"
+        )
     x *= 1e6
     return x
 

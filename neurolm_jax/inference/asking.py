@@ -20,10 +20,10 @@ from neurolm_jax.inference.encoder import Encoder
 from neurolm_jax.inference.generation import generate
 from neurolm_jax.inference.measures import with_temperature
 from neurolm_jax.inference.model import load_trained, trusted_tasks
-from neurolm_jax.inference.own_recordings import choose, prepare, reading_notes, window_begins
+from neurolm_jax.inference.own_recordings import choose, prepare, reading_notes
 from neurolm_jax.inference.questions import Question, Size
 from neurolm_jax.inference.scoring import probabilities_of
-from neurolm_jax.inference.windows import check_every
+from neurolm_jax.inference.windows import check_every, window_begins
 
 if TYPE_CHECKING:  # MNE takes a second to import
     import mne
@@ -183,7 +183,7 @@ class Answerer(Encoder):
             places, left_out, notes = choose(raw, wanted, name)
             signal, channels, refused, mains = prepare(raw, places, settings, mains, name)
         left_out |= refused
-        begins = window_begins(signal, seconds * RATE, every)
+        begins = window_begins(signal.spans, seconds, every)
         if not len(begins):  # of a recording no longer than a window, resampling may leave a sample less
             if len(signal.spans) == 1:
                 raise too_short

@@ -27,7 +27,7 @@ from neurolm_jax.inference.feature_file import Part
 from neurolm_jax.inference.layers import DEFAULT
 from neurolm_jax.inference.pooling import POOLS, pooled
 from neurolm_jax.inference.signals import Recording, electrode_names
-from neurolm_jax.outputs import appearing_file, locked
+from neurolm_jax.outputs import appearing_file, begin_work, locked
 
 FORMAT = 1  # of parts and of what a file says about itself
 
@@ -69,7 +69,7 @@ def embed(inputs: Sequence[pathlib.Path], out: pathlib.Path, encoder: Encoder, o
         return existing
     work = out.with_name(f".{out.name}.unfinished")
     with locked(work):
-        _begin(work, settings)
+        begin_work(work, settings)
         outcomes = _make_parts(found, work, encoder, options)
         used = [outcome for outcome in outcomes if outcome["outcome"] == "used"]
         if not used:
@@ -108,17 +108,6 @@ def _settings(encoder, options):
     chosen["preprocessing"] = dataclasses.asdict(options.preprocessing)
     del chosen["workers"], chosen["batch_size"]  # which change nothing but rounding
     return encoder.identity | chosen
-
-
-def _begin(work, settings):
-    """A folder for unfinished work; that of an earlier run goes on if it had the same settings."""
-    file = work / "settings.json"
-    if file.is_file():
-        if json.loads(file.read_text()) != settings:
-            raise UserError(f"{work}: unfinished work with other settings; use those again, or remove the folder")
-        return
-    with appearing_file(file) as unfinished:
-        unfinished.write_text(json.dumps(settings))
 
 
 def _make_parts(found, work, encoder, options):

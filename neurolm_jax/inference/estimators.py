@@ -21,14 +21,20 @@ from neurolm_jax.training.checkpoint import written_at
 class _Encodes(BaseEstimator):
     """What both have: epochs X are encoded by the model in ``checkpoint``, which is loaded once in a process."""
 
-    checkpoint: str | pathlib.Path | None
-    channels: Sequence[str] | None
-    rate: float | None
-    unit: str | None
-    layer: str
-    pool: str
-    seconds: int | None
-    batch_size: int | None
+    def __init__(
+        self,
+        checkpoint: str | pathlib.Path | None = None,
+        *,
+        channels: Sequence[str] | None = None,
+        rate: float | None = None,
+        unit: str | None = None,
+        layer: str = DEFAULT,
+        pool: str = "auto",
+        seconds: int | None = None,
+        batch_size: int | None = None,
+    ):
+        self.checkpoint, self.channels, self.rate, self.unit = checkpoint, channels, rate, unit
+        self.layer, self.pool, self.seconds, self.batch_size = layer, pool, seconds, batch_size
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -90,21 +96,6 @@ class NeuroLMFeatures(TransformerMixin, _Encodes):
       seconds_, pool_: of the windows that it was fitted to.
     """
 
-    def __init__(
-        self,
-        checkpoint: str | pathlib.Path | None = None,
-        *,
-        channels: Sequence[str] | None = None,
-        rate: float | None = None,
-        unit: str | None = None,
-        layer: str = DEFAULT,
-        pool: str = "auto",
-        seconds: int | None = None,
-        batch_size: int | None = None,
-    ):
-        self.checkpoint, self.channels, self.rate, self.unit = checkpoint, channels, rate, unit
-        self.layer, self.pool, self.seconds, self.batch_size = layer, pool, seconds, batch_size
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []  # float32 of whatever comes in
@@ -159,8 +150,16 @@ class NeuroLMClassifier(ClassifierMixin, _Encodes):
         batch_size: int | None = None,
         strengths: Sequence[float] = STRENGTHS,
     ):
-        self.checkpoint, self.channels, self.rate, self.unit = checkpoint, channels, rate, unit
-        self.layer, self.pool, self.seconds, self.batch_size = layer, pool, seconds, batch_size
+        super().__init__(
+            checkpoint,
+            channels=channels,
+            rate=rate,
+            unit=unit,
+            layer=layer,
+            pool=pool,
+            seconds=seconds,
+            batch_size=batch_size,
+        )
         self.strengths = strengths
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> "NeuroLMClassifier":

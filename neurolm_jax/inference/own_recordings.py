@@ -5,15 +5,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from neurolm_jax.eeg import quality
 from neurolm_jax.eeg.electrodes import MIDLINE, VOCABULARY
-from neurolm_jax.eeg.identity import middle
 from neurolm_jax.eeg.mains import detect_mains
 from neurolm_jax.eeg.montage import read_montage, unknown_montage
-from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, Signal, choose_channels, known_channels, preprocess
-from neurolm_jax.eeg.stretches import read_microvolts
+from neurolm_jax.eeg.preprocessing import Preprocessing, Signal, choose_channels, known_channels, preprocess
+from neurolm_jax.eeg.stretches import middle_sample
 from neurolm_jax.eeg.tasks.readers import foreign_bytes
 from neurolm_jax.eeg.timeline import timeline
 from neurolm_jax.errors import UserError
@@ -86,21 +83,16 @@ def prepare(
     Raises:
       UserError: samples that are no EEG's, or cannot be read.
     """
-    rate, channels = float(raw.info["sfreq"]), list(places)
+    channels = list(places)
     with foreign_bytes(name):
-        sample = read_microvolts(raw, [raw.ch_names.index(channel) for channel in channels], *middle(raw))
-    deviations = quality.deviations(sample, rate)
-    if fault := quality.unit_fault(deviations):
-        raise UserError(f"{name}: {fault}")
-    refused = {channels[i]: reason for i, reason in quality.scale_faults(deviations).items()}
+        sample, refused = middle_sample(raw, channels, name)
     if settings.mains or settings.low or settings.high:
-        detected = detect_mains(quality.fill_gaps(sample), rate)
+        detected = detect_mains(quality.fill_gaps(sample), float(raw.info["sfreq"]))
         mains = mains or raw.info.get("line_freq") or detected or settings.mains
     settings = dataclasses.replace(settings, mains=mains and float(mains))
     channels = [channel for channel in channels if channel not in refused]
     with foreign_bytes(name):
-        picked = raw.copy().pick(channels, verbose="warning")
-        signal = preprocess(picked, settings, name, places={channel: places[channel] for channel in channels})
+        signal = preprocess(raw, settings, name, places={channel: places[channel] for channel in channels})
     fit = quality.fitness(signal.flags).channels
     if 0 < len(fit) < len(channels):
         dead = quality.MOSTLY_BAD
@@ -108,18 +100,6 @@ def prepare(
         channels = [channels[i] for i in fit]
         signal = signal.keep(fit)
     return Prepared(signal, channels, refused, settings.mains)
-
-
-def window_begins(signal: Signal, length: int, every: float) -> np.ndarray:
-    """Return the first samples of the windows [N]: every so many seconds from the beginning of each span, so that none
-    crosses a jump of time."""
-    begins = [np.zeros(0, int)]
-    for first, last in signal.spans:
-        spare = last - first - length
-        if spare >= 0:
-            steps = np.arange(0, spare + 1, min(every * RATE, spare + 1))
-            begins.append(first + np.unique(np.round(steps).astype(int)))
-    return np.concatenate(begins)
 
 
 def reading_notes(

@@ -7,13 +7,14 @@ import numpy as np
 
 from neurolm_jax.eeg import quality
 from neurolm_jax.eeg.electrodes import VOCABULARY
-from neurolm_jax.eeg.filtering import Filter, mne_pipeline
-from neurolm_jax.eeg.identity import STRETCH, middle
+from neurolm_jax.eeg.filtering import mne_pipeline
 from neurolm_jax.eeg.mains import detect_mains
 from neurolm_jax.eeg.montage import unknown_montage
 from neurolm_jax.eeg.preprocessing import RATE, Preprocessing, check_rate, choose_channels
 from neurolm_jax.eeg.reading import corrected
+from neurolm_jax.eeg.stretches import middle_sample, resampled_spans, stretches
 from neurolm_jax.eeg.tasks.readers import duration_of, foreign_bytes
+from neurolm_jax.eeg.timeline import timeline
 from neurolm_jax.errors import UserError
 from neurolm_jax.inference.windows import window_begins
 
@@ -25,7 +26,7 @@ TOGETHER = 64  # epochs that are resampled at once
 
 
 class Window(NamedTuple):
-    """samples [C, S * 200] float32 microvolts; bad [S, C], which seconds are missing, flat, clipped or huge."""
+    """samples [C, S * 200] float32 microvolts; bad [S, C], which seconds are bad, see ``quality``."""
 
     samples: np.ndarray
     bad: np.ndarray
@@ -63,15 +64,11 @@ class Recording:
         check_rate(raw, name)
         if duration_of(raw) < 1:
             raise UserError(f"{name}: too short, {duration_of(raw):.1f} s")
-        rate = float(raw.info["sfreq"])
         chosen, self.left_out = _choose(raw, name, left_out)
-        self._picks = [raw.ch_names.index(channel) for channel in chosen]
-        sample = self._read(*middle(raw))
-        if fault := quality.unit_fault(quality.deviations(sample, rate)):
-            raise UserError(f"{name}: {fault}")
-        copies = quality.copies(sample)
+        with foreign_bytes(name):
+            sample, _ = middle_sample(raw, list(chosen), name)
         names = list(chosen)
-        for copy, (original, _) in copies.items():
+        for copy, (original, _) in quality.copies(sample).items():
             self.left_out[names[copy]] = f"copies {names[original]}"
             del chosen[names[copy]]
         self._picks = [raw.ch_names.index(channel) for channel in chosen]
@@ -79,76 +76,41 @@ class Recording:
         self.mains = None
         if settings.mains or settings.low or settings.high:
             known = settings.mains or mains or raw.info.get("line_freq")
-            self.mains = known or detect_mains(quality.fill_gaps(sample), rate)
-        self._filter = Filter(rate, int(raw.n_times), settings.low, settings.high, self.mains)
+            self.mains = known or detect_mains(quality.fill_gaps(sample), float(raw.info["sfreq"]))
+        self._edges, self._timeline = (settings.low, settings.high), timeline(raw)
 
     def begins(self, seconds: int, every: float) -> np.ndarray:
-        """First samples, at 200 Hz, of its windows.
+        """First samples, at 200 Hz, of its windows, which begin anew after each jump of time.
 
         Raises:
           UserError: it is shorter than one.
         """
-        begins = window_begins(self._filter.clock.length, seconds, every)
+        spans = [(span.first, span.last) for span in resampled_spans(self._raw, self._timeline)]
+        begins = window_begins(spans, seconds, every)
         if not len(begins):
             raise UserError(f"{self._name}: too short, {duration_of(self._raw):.1f} s; a window has {seconds} s")
         return begins
 
     def windows(self, begins: np.ndarray, seconds: int) -> Iterator[Window]:
         """The windows of so many seconds that begin at these samples, in order."""
-        length, total = seconds * RATE, self._filter.clock.length
-        whole = total // RATE
-        bad = np.zeros((len(self._picks), -(-total // RATE)), bool)
-        kept, first = np.zeros((len(self._picks), 0), np.float32), 0
-        extremes = np.full((2, len(self._picks)), np.nan)
-        place = 0
-        for second in range(0, whole, STRETCH):
-            if place == len(begins):
-                return
-            stop = second + STRETCH
-            end = total if stop >= whole else stop * RATE
-            stop = min(stop, whole)
-            if begins[place] >= end:  # no window begins before the next stretch
-                kept, first = kept[:, :0], end
-                continue
-            y = self._stretch(second, stop, end, bad, extremes)
-            unused = int(np.clip(begins[place] - first, 0, kept.shape[1]))
-            kept, first = np.concatenate([kept[:, unused:], y], axis=1), first + unused
-            while place < len(begins) and begins[place] + length <= end:
-                begin = int(begins[place])
-                yield Window(kept[:, begin - first : begin - first + length], _of_window(bad, begin, seconds))
-                place += 1
-
-    def _stretch(self, second, stop, end, bad, extremes):
-        """Filtered samples from a second on; what is bad until ``stop`` is noted."""
-        rate = float(self._raw.info["sfreq"])
-        begin, last = self._filter.span(second * RATE, end)
-        x = self._read(begin, last)
-        inside = x[:, max(0, round(second * rate) - begin) : round(stop * rate) - begin]
-        finite = np.where(np.isfinite(inside), inside, np.nan)
-        extremes[0] = np.fmin(extremes[0], np.fmin.reduce(finite, 1))
-        extremes[1] = np.fmax(extremes[1], np.fmax.reduce(finite, 1))
-        kinds = quality.bad_seconds(inside, rate, stop - second, *extremes)
-        y = self._filter.stretch(quality.fill_gaps(x), second * RATE, end)
-        huge = quality.huge_seconds(y[:, : (stop - second) * RATE], RATE)
-        bad[:, second:stop] = np.any([*kinds.values(), huge], axis=0)
-        return y
-
-    def _read(self, first, last):
-        """Microvolts float64 [C, N]."""
+        length, place, span, first = seconds * RATE, 0, None, 0
+        samples = flags = np.zeros((len(self._picks), 0))
         with foreign_bytes(self._name):
-            x = self._raw.get_data(self._picks, first, last, verbose="error")
-        if x.shape != (len(self._picks), last - first):
-            raise UserError(f"{self._name}: its header promises more samples than the file holds; copy it anew")
-        return x * 1e6
-
-
-def _of_window(bad, begin, seconds):
-    """Of the seconds of a window from sample ``begin`` on, which touch a bad second: bad [C, seconds] -> [S, C]."""
-    first = begin // RATE
-    own = bad[:, first : first + seconds]
-    if begin % RATE:
-        own = own | bad[:, first + 1 : first + 1 + seconds]
-    return own.T
+            for part in stretches(self._raw, self._picks, self._timeline, *self._edges, self.mains):
+                if part.span != span:
+                    samples, flags, span, first = part.samples, part.flags, part.span, part.first
+                else:
+                    unused = int(np.clip(begins[place] - first, 0, samples.shape[1]))
+                    samples = np.concatenate([samples[:, unused:], part.samples], axis=1)
+                    flags = np.concatenate([flags[:, unused:], part.flags], axis=1)
+                    first += unused
+                while place < len(begins) and begins[place] + length <= first + samples.shape[1]:
+                    here = slice(int(begins[place]) - first, int(begins[place]) - first + length)
+                    bad = np.any((flags[:, here] > 0).reshape(len(flags), seconds, RATE), axis=2)
+                    yield Window(samples[:, here], bad.T)
+                    place += 1
+                if place == len(begins):
+                    return
 
 
 class Epochs(NamedTuple):

@@ -86,10 +86,17 @@ def _per_record(parts, name):
     return np.array([of_part[number] for of_part, numbers in names for number in numbers], object)
 
 
-def window_begins(total: int, seconds: int, every: float) -> np.ndarray:
-    """First samples of the windows of so many seconds, ``every`` seconds, that lie inside ``total`` samples."""
-    length = total - seconds * RATE
-    return np.unique(np.round(np.arange(0, length + 1, min(every * RATE, max(length, 0) + 1))).astype(int))
+def window_begins(spans: Iterable[tuple[int, int]], seconds: int, every: float) -> np.ndarray:
+    """Return first samples [N] of the windows, every so many seconds from the beginning of each span on.
+
+    Spans are given by their first and last sample; no window crosses from one to the next.
+    """
+    begins = [np.zeros(0, int)]
+    for first, last in spans:
+        spare = last - first - seconds * RATE
+        steps = np.arange(0, spare + 1, min(every * RATE, max(spare, 0) + 1))
+        begins.append(first + np.unique(np.round(steps).astype(int)))
+    return np.concatenate(begins)
 
 
 def check_every(every: float) -> None:
