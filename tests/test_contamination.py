@@ -172,3 +172,20 @@ def test_tests_beside_the_data_are_guarded_too(small_data, tmp_path):
     file = tmp_path / "corpus" / "blink" / "windows" / "test" / "manifest.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"split": "test"}))
     assert len(corpora.training(c)) == 1
+
+
+def test_a_manifest_beside_the_data_that_tells_less_is_no_obstacle(small_data, tmp_path):
+    """One with a test recording's hash, but nothing of what became of it, counts as one that is tested on."""
+    (tmp_path / "data").symlink_to(small_data)
+    [shared, *_] = used(small_data / "blink" / "recordings" / "train")
+    other = tmp_path / "sets" / "elsewhere" / "windows" / "test"
+    other.mkdir(parents=True)
+    c = config("tokenizer", tmp_path / "data", tmp_path)
+    for digest, refused in (("0" * 64, False), (shared, True)):
+        told = {"format": 1, "split": "test", "source": "elsewhere", "recordings": [{"hash": digest}]}
+        (other / "manifest.json").write_text(json.dumps(told))
+        if refused:
+            with pytest.raises(UserError, match="of the test part .*elsewhere/windows/test"):
+                corpora.training(c)
+        else:
+            corpora.training(c)

@@ -7,6 +7,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import warnings
 
 import mne
 import numpy as np
@@ -98,6 +99,18 @@ def test_rows_are_what_encoding_each_recording_gives(encoder, tree, tmp_path, po
             np.testing.assert_array_equal(here["code"].reshape(windows, channels, 4), found.codes.swapaxes(1, 2))
     assert place == len(columns["window"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "x.npz"]
+
+
+def test_reasons_are_the_same_whatever_is_done_with_warnings(encoder, tree, tmp_path, caplog):
+    """Recordings are read in threads, which share the filters of warnings."""
+    reasons = []
+    for number, action in enumerate(("error", "ignore")):
+        with warnings.catch_warnings():
+            warnings.simplefilter(action)
+            about = embed([tree], tmp_path / f"{number}.npz", encoder, Options(seconds=4, pool="window"))
+        reasons.append([recording["reason"] for recording in about["recordings"]])
+    assert reasons[0] == reasons[1] and "cannot be read" in " ".join(filter(None, reasons[0]))
+    assert "Invalid measurement date" in caplog.text  # of broken.edf, as MNE says
 
 
 def test_bad_seconds_are_a_fraction_of_what_a_row_covers(encoder, tmp_path):
@@ -214,6 +227,9 @@ def test_parquet_without_its_package_is_told_before_anything_else(runs, tree, tm
 
 
 def test_the_command(runs, tree, tmp_path, monkeypatch, capsys):
+    # pytest gives MNE's logger a file, and with a file MNE prints its warnings too.
+    monkeypatch.setattr(mne.utils.logger, "handlers", [])
+
     def run(*arguments):
         line = ["embed", *map(str, arguments), "--checkpoint", str(runs / "instruct")]
         monkeypatch.setattr(sys, "argv", line)

@@ -91,12 +91,12 @@ def test_from_a_file_to_the_official_logits(tmp_path):
 @pytest.mark.parametrize(("size", "names"), [("official_b", OLD), ("debug", NEW)])
 def test_rows_of_each_model(tmp_path, size, names):
     x = 20 * np.random.default_rng(0).standard_normal((5, 2000))
-    part = corpus(tmp_path / "eeg", [tuh_file(tmp_path / "a_raw.fif", x, (*OLD, "CZ"))])
+    part = corpus(tmp_path / "data" / "eeg", [tuh_file(tmp_path / "a_raw.fif", x, (*OLD, "CZ"))])
     record = decode(part.source[0])
     assert record.electrodes == ids(*OLD, "CZ")  # as the file names them
 
     c = pretrain.get_config(size)
-    c.data.update(root=str(tmp_path), train=("eeg",))
+    c.data.update(root=str(tmp_path / "data"), train=("eeg",))
     row = corpora.eeg_rows(c, train=True)[0]
     wanted = ids(*names, "CZ")
     assert tuple(row["channel"][:5]) == wanted

@@ -27,10 +27,11 @@ def check_disjoint(training: Iterable[Part], tests: Iterable[Part]) -> None:
                 test, other = tested[match.number]
                 how = "is an export of" if match.copy else "is, or shares samples with,"
                 raise UserError(
-                    f"{path}: recording {recording['name']} {how} {other['name']} of the test part {test}; remove that"
-                    " folder, and prepare it again with --exclude"
+                    f"{path}: recording {recording['name']} {how} {other.get('name', 'one')} of the test part {test};"
+                    " remove that folder, and prepare it again with --exclude"
                 )
 
 
 def _used(manifest):
-    return [recording for recording in manifest.get("recordings", []) if recording["outcome"] == "used"]
+    """Recordings that a manifest does not call left out; one from elsewhere may not tell."""
+    return [recording for recording in manifest.get("recordings", []) if recording.get("outcome", "used") == "used"]

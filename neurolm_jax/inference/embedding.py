@@ -8,6 +8,7 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import json
+import logging
 import pathlib
 import shutil
 from collections import Counter
@@ -19,12 +20,14 @@ import numpy as np
 from neurolm_jax.corpus import recording as corpus_recording
 from neurolm_jax.corpus import sources
 from neurolm_jax.eeg.preprocessing import RATE, Preprocessing
+from neurolm_jax.eeg.reading import warnings_by_kind
 from neurolm_jax.eeg.tasks.readers import foreign_bytes
 from neurolm_jax.errors import UserError
 from neurolm_jax.inference import feature_file
 from neurolm_jax.inference.encoder import WINDOW_SECONDS, Encoder
 from neurolm_jax.inference.feature_file import Part
 from neurolm_jax.inference.layers import DEFAULT
+from neurolm_jax.inference.own_recordings import warning_notes
 from neurolm_jax.inference.pooling import POOLS, pooled
 from neurolm_jax.inference.signals import Recording, electrode_names
 from neurolm_jax.outputs import appearing_file, begin_work, locked
@@ -116,7 +119,9 @@ def _make_parts(found, work, encoder, options):
 
     outcomes = {_key(source): _finished(work, source) for source in found}
     waiting = [source for source in found if outcomes[_key(source)] is None]
+    given: dict[str, int] = {}
     with (
+        warnings_by_kind(given),  # around all threads, which share what becomes of warnings
         tqdm(
             total=len(found), initial=len(found) - len(waiting), unit=" recordings", desc="embed", disable=None
         ) as bar,
@@ -131,6 +136,8 @@ def _make_parts(found, work, encoder, options):
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    for note in warning_notes(given):
+        logging.getLogger(__name__).warning(note)
     return [outcomes[_key(source)] for source in found]
 
 
