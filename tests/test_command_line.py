@@ -115,7 +115,13 @@ def test_what_is_tested_on_is_left_out_of_a_corpus_beside_it(tmp_path):
         folder.mkdir(parents=True)
         raw_file(folder / f"{i}_raw.fif", 2e-5 * np.random.default_rng(i).standard_normal((2, 256 * 10)))
     for name, subject in (("tuab", "aaaaaaaa"), ("elsewhere/tuev", "aaaaaaac")):
-        manifest = {"format": 1, "split": "test", "cohort": "tuh", "recordings": [{"hash": "h", "subject": subject}]}
+        manifest = {
+            "format": 1,
+            "split": "test",
+            "cohort": "tuh",
+            "content_hash": name,
+            "recordings": [{"hash": "h", "subject": subject}],
+        }
         (tmp_path / name / "windows" / "test").mkdir(parents=True)
         (tmp_path / name / "windows" / "test" / "manifest.json").write_text(json.dumps(manifest))
     line = ("neurolm_jax.prepare", "eeg", tmp_path / "tueg", "--out", tmp_path / "eeg")

@@ -13,7 +13,7 @@ from neurolm_jax.inference.evaluation import Options, evaluate
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimised")]
 SETS = tuple(small_sets.WRITERS)
 FIELDS = {
-    "language": {"steps": 2},
+    "language": {"steps": 2, "warmup_steps": 1},
     "tokenizer": {"steps": 80, "batch_size": 4, "row_length": 256},
     "pretrain": {"steps": 20, "batch_size": 4, "row_length": 256},
     "instruct": {

@@ -91,7 +91,7 @@ def excluded(sets: Mapping[str, Sequence[str | pathlib.Path]]) -> Excluded:
         if not parts:
             raise UserError(f"{name}: no test or validation part of a task among {', '.join(map(str, folders))}")
         for folder, manifest in parts.items():
-            if not {"recordings", "cohort"} <= manifest.keys():
+            if not {"recordings", "cohort", "content_hash"} <= manifest.keys():
                 raise UserError(f"{folder}: not of this version's 'prepare task'; prepare that set again")
             for recording in manifest["recordings"]:
                 for digest in filter(None, (recording.get("hash"), *recording.get("file_hashes", ()))):

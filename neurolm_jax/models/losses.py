@@ -5,7 +5,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from neurolm_jax.models.placement import kept_table, on_every_device, over_devices, platform, sum_over, sum_table_over
+from neurolm_jax.models.placement import (
+    kept_table,
+    loops_unrolled,
+    on_every_device,
+    over_devices,
+    platform,
+    sum_over,
+    sum_table_over,
+)
 
 NO_TARGET = -1
 # Positions whose logits exist at one time, on each device: as many as suit a CPU's cache; elsewhere so many that adding
@@ -57,7 +65,7 @@ def target_log_probabilities(hidden: jax.Array, classes: jax.Array, targets: jax
             log_probability = (found.chosen - found.highest - jnp.log(found.total))[:, 0]
             return jnp.where(chunk[1] != NO_TARGET, log_probability, 0)
 
-        return jax.lax.map(one, _chunks(hidden, targets)).reshape(-1)[: targets.size].reshape(targets.shape)
+        return _for_each(one, _chunks(hidden, targets)).reshape(-1)[: targets.size].reshape(targets.shape)
 
     return _over_devices(local, [lambda h, c, t: t], hidden, classes, targets)
 
@@ -73,7 +81,7 @@ def _summed(hidden, classes, targets):
             found = _chunk(vocabulary, classes, *chunk)
             return found.loss, found.correct
 
-        losses, correct = jax.lax.map(one, _chunks(hidden, targets))
+        losses, correct = _for_each(one, _chunks(hidden, targets))
         return sum_over(losses.sum(), places), sum_over(correct.sum(), places)
 
     return _over_devices(local, [on_every_device, on_every_device], hidden, classes, targets)
@@ -96,7 +104,9 @@ def _forward(hidden, classes, targets):
             return classes_gradient, (found.loss, found.correct, sum_over(hidden_gradient, vocabulary))
 
         zeros = jnp.zeros(classes.shape, jnp.float32)
-        classes_gradient, (losses, correct, hidden_gradient) = jax.lax.scan(body, zeros, _chunks(hidden, targets))
+        classes_gradient, (losses, correct, hidden_gradient) = jax.lax.scan(
+            body, zeros, _chunks(hidden, targets), unroll=loops_unrolled()
+        )
         hidden_gradient = hidden_gradient.reshape(-1, hidden.shape[-1])[: targets.size].astype(hidden.dtype)
         classes_gradient = sum_table_over(classes_gradient, places)
         sums = sum_over(losses.sum(), places), sum_over(correct.sum(), places)
@@ -160,6 +170,10 @@ def _chunks(hidden, targets):
     padding = -len(hidden) % size
     hidden = jnp.pad(hidden, ((0, padding), (0, 0))).reshape(-1, size, hidden.shape[-1])
     return hidden, jnp.pad(targets, (0, padding), constant_values=NO_TARGET).reshape(-1, size)
+
+
+def _for_each(function, chunks):
+    return jax.lax.scan(lambda _, chunk: (None, function(chunk)), None, chunks, unroll=loops_unrolled())[1]
 
 
 def _over_devices(local, outputs, hidden, classes, targets):

@@ -65,6 +65,15 @@ def platform() -> str:
     return "gpu" if name in ("cuda", "rocm") else name
 
 
+def loops_unrolled() -> bool:
+    """Whether loops whose steps have collectives are written out, step after step.
+
+    XLA's CPU client starts a program's collectives in the same order on all devices, but what does not depend on a loop
+    may start while the loop still runs. Between processes, messages then meet those of another collective.
+    """
+    return platform() == "cpu" and jax.process_count() > 1
+
+
 def is_split(name: str) -> bool:
     """Whether the mesh splits a logical axis at all."""
     mesh = mesh_around()

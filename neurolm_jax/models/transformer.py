@@ -17,6 +17,7 @@ from neurolm_jax.models.placement import (
     is_split,
     is_split_evenly,
     lookup,
+    loops_unrolled,
     mesh_around,
 )
 
@@ -249,6 +250,7 @@ class Stack(nn.Module):
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast),
             length=self.config.layers,
+            unroll=self.config.layers if loops_unrolled() else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         x, layers = constrain(x, "batch", "length", None), jnp.arange(self.config.layers)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from neurolm_jax.models.losses import Mean
+from neurolm_jax.models.placement import loops_unrolled
 from neurolm_jax.stages.base import Stage, Terms, Weights
 
 
@@ -41,15 +42,20 @@ def loss_and_gradients(
         more, terms = gradients_of(weights.params, *part, counts)
         return jax.tree.map(jnp.add, gradients, more), terms
 
-    counts = jax.tree.map(lambda x: x.sum(0), jax.lax.scan(count, None, batches)[1])
-    gradients, terms = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, weights.params), batches)
+    zeros, unroll = jax.tree.map(jnp.zeros_like, weights.params), loops_unrolled()
+    counts = jax.tree.map(lambda x: x.sum(0), jax.lax.scan(count, None, batches, unroll=unroll)[1])
+    gradients, terms = jax.lax.scan(add, zeros, batches, unroll=unroll)
     losses, metrics = jax.tree.map(lambda x: x.sum(0), (terms.losses, terms.metrics))
     return gradients, Terms(losses, metrics, merge(terms.observed))
 
 
 def in_parts(function: Callable, tree, parts: int):
     """``function(tree)`` of arrays [B, ...], a part after another; what it gives, arrays [b, ...], for all rows."""
-    return function(tree) if parts == 1 else merge(jax.lax.map(function, split(tree, parts)))
+    if parts == 1:
+        return function(tree)
+    return merge(
+        jax.lax.scan(lambda _, part: (None, function(part)), None, split(tree, parts), unroll=loops_unrolled())[1]
+    )
 
 
 def weighted(stage: Stage, losses: dict[str, Mean]) -> jax.Array:
