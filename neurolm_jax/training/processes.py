@@ -19,7 +19,6 @@ GRACE = 10.0  # seconds in which what has ended another process may end this one
 # Seconds without a sign of life, after which a process is given up and the others end; on a machine that is asked too
 # much, many pass. One that dies is noticed at once, by its connection.
 LOST = 120
-IN_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"  # for XLA, which reads it with its first program
 
 
 @contextlib.contextmanager
@@ -64,8 +63,7 @@ def join(environment: Mapping[str, str] = os.environ, wait: float | None = None)
         connections = _gather(port, count, deadline)
     else:
         connections = {0: _report(host, port, count, number, deadline)}
-    # On CPUs, programs in flight at one time may wait for each other's messages, each process for another's. Nor may
-    # parts of one program run in any order: XLA would send what belongs to a loop and what does not at the same time.
+    # On CPUs, programs in flight at one time may wait for each other's messages, each process for another's.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     seconds = {"initialization_timeout": round(wait), "heartbeat_timeout_seconds": LOST}
     jax.distributed.initialize(address, count, number, **seconds)
