@@ -2,6 +2,7 @@
 
 import fcntl
 import gc
+import importlib.metadata
 import importlib.util
 import os
 import pathlib
@@ -15,14 +16,20 @@ from small_data import COMPILATION_CACHE
 def pytest_configure(config: pytest.Config) -> None:
     """Settle how JAX compiles, here and in the processes that tests start; it is not imported yet."""
     # Most of the time would go into compiling well what runs for a few steps; see ``optimised``.
-    quick = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    os.environ["XLA_FLAGS"] = f"{quick} {os.environ.get('XLA_FLAGS', '')}"
+    quick = (f"--{name}={value}" for name, value in _effort(0, False))
+    os.environ["XLA_FLAGS"] = f"{' '.join(quick)} {os.environ.get('XLA_FLAGS', '')}"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILATION_CACHE))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
     gc.set_threshold(100_000, 20, 20)  # tracing makes objects by the million, and few circles
     if "PYTEST_XDIST_WORKER" in os.environ:  # there are as many workers as cores
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def _effort(level, emitters):
+    """XLA's fields of how well it compiles; it refuses those that it does not know, and JAX 0.12 has no second."""
+    fields = [("xla_backend_optimization_level", level), ("xla_cpu_use_fusion_emitters", str(emitters).lower())]
+    return fields if importlib.metadata.version("jaxlib").startswith("0.10.") else fields[:1]
 
 
 @pytest.fixture
@@ -34,8 +41,7 @@ def optimised(monkeypatch) -> None:
 
     def with_effort(*arguments, **options):
         made = plain(*arguments, **options)
-        full = [("xla_backend_optimization_level", 3), ("xla_cpu_use_fusion_emitters", True)]
-        made.env_option_overrides = [*made.env_option_overrides, *full]
+        made.env_option_overrides = [*made.env_option_overrides, *_effort(3, True)]
         return made
 
     monkeypatch.setattr(compiler, "get_compile_options", with_effort)
