@@ -16,7 +16,7 @@ from small_data import COMPILATION_CACHE
 def pytest_configure(config: pytest.Config) -> None:
     """Settle how JAX compiles, here and in the processes that tests start; it is not imported yet."""
     # Most of the time would go into compiling well what runs for a few steps; see ``optimised``.
-    quick = (f"--{name}={value}" for name, value in _effort(0, False))
+    quick = (f"--{name}={str(value).lower()}" for name, value in _effort(0, False))
     os.environ["XLA_FLAGS"] = f"{' '.join(quick)} {os.environ.get('XLA_FLAGS', '')}"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILATION_CACHE))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _effort(level, emitters):
     """XLA's fields of how well it compiles; it refuses those that it does not know, and JAX 0.12 has no second."""
-    fields = [("xla_backend_optimization_level", level), ("xla_cpu_use_fusion_emitters", str(emitters).lower())]
+    fields = [("xla_backend_optimization_level", level), ("xla_cpu_use_fusion_emitters", emitters)]
     return fields if importlib.metadata.version("jaxlib").startswith("0.10.") else fields[:1]
 
 
