@@ -123,6 +123,13 @@ def shipped_widths():
     return sorted({model.width // model.heads for model in models} | {384 // 8})
 
 
+def machine(platform):
+    """A context in which programs are traced for a device of the platform, which is not here."""
+    kind = {"cuda": "NVIDIA H100 80GB HBM3", "tpu": "TPU v5 lite"}[platform]
+    device = jax.sharding.AbstractDevice(kind, 1, {"cuda": "gpu"}.get(platform, platform))
+    return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ("data",), abstract_device=device))
+
+
 @pytest.mark.parametrize("platform, device", [("cuda", "gpu"), ("tpu", "tpu")])
 @pytest.mark.parametrize("width", shipped_widths())
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -132,7 +139,8 @@ def test_kernels_of_every_shipped_size_are_translated_for_machines_that_are_not_
         return output, back(output)
 
     array, ids = jax.ShapeDtypeStruct((2, 1024, 2, width), dtype), jax.ShapeDtypeStruct((2, 1024), jnp.int32)
-    lowered = jax.jit(both).trace(array, array, array, ids, ids).lower(lowering_platforms=(platform,))
+    with machine(platform):
+        lowered = jax.jit(both).trace(array, array, array, ids, ids).lower(lowering_platforms=(platform,))
     kernel = {"cuda": "@__gpu$xla.gpu.triton", "tpu": "@tpu_custom_call"}[platform]
     assert lowered.as_text().count(kernel) == 3  # forward, and the gradients of queries and of keys
     assert lowered.out_info[0].shape == array.shape
@@ -146,7 +154,7 @@ def test_kernels_are_translated_with_full_precision_too(platform, device, dtype)
     def total(query, key, value, start, stop):
         return attend(query, key, value, start, stop, device).sum()
 
-    with jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision("highest"), machine(platform):
         lowered = jax.jit(jax.grad(total, (0, 1, 2))).trace(array, array, array, ids, ids)
         assert lowered.lower(lowering_platforms=(platform,)).out_info[0].shape == array.shape
 
