@@ -10,9 +10,9 @@
 recordings of the test and validation parts of tasks that lie beside DIR, or are named by --exclude, are left out.
 ``task`` writes ``DIR/windows/{train,validation,test}``, the labelled windows, and
 ``DIR/recordings/{train,validation}``, the same recordings whole, for the stages that need no labels. NAME is one of
-those of docs/tasks.md, or a Python file of your own. No subject is on two sides of the split; what --split official
-repeats of the released code is told there too. Of the sets named by --exclude, subjects and recordings of the test and
-validation parts are left out of this one's training and validation parts.
+those of docs/tasks.md, or a file of your own, YAML or Python. No subject is on two sides of the split; what --split
+official repeats of the released code is told there too. Of the sets named by --exclude, subjects and recordings of the
+test and validation parts are left out of this one's training and validation parts.
 --rename names a file that tells electrodes where channels have other names: lines of NAME,ELECTRODE.
 ``text`` writes ``DIR/{train,validation}`` of plain text, rows of .jsonl and .parquet, docstrings of Python files and
 data sets hf:OWNER/NAME.
@@ -64,7 +64,7 @@ def main() -> None:
         help="of MNE's readers, such as data_format=int32 for .cnt",
     )
     task = kinds.add_parser("task", help="a downstream set with labels")
-    task.add_argument("name", help=f"{', '.join(NAMES)}, or FILE.py")
+    task.add_argument("name", help=f"{', '.join(NAMES)}, FILE.yaml or FILE.py")
     task.add_argument("inputs", nargs=1, type=pathlib.Path)
     task.add_argument("--split", choices=WAYS, default=WAYS[0])
     task.add_argument("--seed", type=int, help="of the choice of subjects; 0 by default")

@@ -101,8 +101,12 @@ class Sidecars:
 
     def events(self, recording: pathlib.Path) -> tuple[tuple[str, int], ...]:
         """Return how often each trial type occurs in events.tsv."""
-        rows = self._nearest_table(recording, "events", "onset")
+        rows = self.event_rows(recording)
         return tuple(collections.Counter(row.get("trial_type", "event") for row in rows).items())
+
+    def event_rows(self, recording: pathlib.Path) -> list[dict[str, str]]:
+        """Return the rows of events.tsv (``onset``, ``duration``, ``trial_type`` ...), cells as they are."""
+        return self._nearest_table(recording, "events", "onset") if self.roots(recording.parent) else []
 
     def participant(self, recording: pathlib.Path, subject: str) -> tuple[tuple[str, str], ...]:
         """Return a subject's row of participants.tsv, of the innermost tree that has one."""

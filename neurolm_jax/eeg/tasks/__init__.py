@@ -7,6 +7,8 @@ import sys
 import traceback
 
 from neurolm_jax.eeg.tasks.base import Opened, Recording, Task, Window
+from neurolm_jax.eeg.tasks.described import SUFFIXES as DESCRIBED
+from neurolm_jax.eeg.tasks.described import load_described
 from neurolm_jax.errors import UserError
 
 NAMES = (
@@ -15,19 +17,24 @@ NAMES = (
     *("blink", "scp1", "eyes"),
 )
 
-__all__ = ["NAMES", "Opened", "Recording", "Task", "Window", "load_task"]
+FILES = (".py", *DESCRIBED)  # by which a file of the user's own is known
+
+__all__ = ["FILES", "NAMES", "Opened", "Recording", "Task", "Window", "load_task"]
 
 
 def load_task(name: str) -> Task:
-    """A task by its name, or ``TASK`` of a Python file of the user's own.
+    """A task by its name, as a YAML file of the user's own describes it, or ``TASK`` of a Python file.
 
     Raises:
       UserError: there is no such task or file, or it defines none.
     """
+    if name.endswith(DESCRIBED):
+        return load_described(pathlib.Path(name))
     if name.endswith(".py"):
         return _from_file(pathlib.Path(name))
     if name not in NAMES:
-        raise UserError(f"unknown task {name!r}; known are {', '.join(NAMES)}, or a file of your own that ends in .py")
+        files = " or ".join(FILES)
+        raise UserError(f"unknown task {name!r}; known are {', '.join(NAMES)}, or a file of your own ending in {files}")
     return importlib.import_module(f"neurolm_jax.eeg.tasks.{name}").TASK
 
 
