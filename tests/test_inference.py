@@ -184,6 +184,45 @@ def test_baselines_find_a_planted_rhythm_and_a_planted_shift(windows):
         assert balanced_accuracy_score(labels[40:], p.argmax(1)) > 0.95
 
 
+def test_what_electrodes_share_is_read():
+    """The matrix logarithm is SciPy's; a source that two electrodes share is found, where power tells nothing."""
+    from scipy.linalg import logm
+
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((5, 800)) * np.arange(1, 6)[:, None]
+    x[1] += x[0]
+    found = baselines.log_covariance(x)
+    spectrum, frequency = np.fft.rfft(x * np.hanning(800)), np.arange(401) / 4
+    for band, (low, high) in enumerate(baselines.BANDS):
+        want = np.zeros((5, 5))
+        for k in np.flatnonzero((frequency >= low) & (frequency < high)):
+            want += np.outer(spectrum[:, k], spectrum[:, k].conj()).real
+        want = logm(want / np.trace(want) * 5 + baselines.SHRINKAGE * np.eye(5))
+        np.testing.assert_allclose(np.diag(found[band]), np.diag(want), atol=1e-8)
+        np.testing.assert_allclose(found[band][np.triu_indices(5, 1)], want[np.triu_indices(5, 1)] * 2**0.5, atol=1e-8)
+
+
+def test_baselines_find_what_is_planted_between_electrodes(windows):
+    rng = np.random.default_rng(0)
+    labels, record = rng.integers(0, 2, 80), windows[0][0]
+    signals = []
+    for label in labels:
+        x = rng.standard_normal((4, 400))
+        x[1 - label] = (x[1 - label] + x[2]) / 2**0.5  # of the same power, whichever electrode it is
+        signals.append(x)
+    records = [dataclasses.replace(record, samples=x) for x in signals]
+    records[41] = dataclasses.replace(record, samples=signals[41][1:], electrodes=record.electrodes[1:])
+    halves = [Few(windows[0].task, records[s], labels[s]) for s in (slice(40), slice(40, 80))]
+    train, test = (baselines.simple_features(half, sorted(record.electrodes)) for half in halves)
+    assert train.covariance.shape == (40, 4 * 5 + 5 * 10)
+    assert np.isnan(test.covariance).sum(axis=1).tolist() == [0, 5 + 5 * 4] + [0] * 38
+    accuracy = {}
+    for kind in ("band_power", "covariance"):
+        p = baselines.probe(getattr(train, kind), labels[:40], np.arange(40), getattr(test, kind), 2)
+        accuracy[kind] = balanced_accuracy_score(labels[40:], p.argmax(1))
+    assert accuracy["covariance"] > 0.95 and accuracy["band_power"] < 0.75
+
+
 def test_a_probe_of_classes_that_are_not_all_there():
     x, groups = np.random.default_rng(0).standard_normal((20, 3)), np.arange(20) // 5
     x[10:] += 5

@@ -15,6 +15,8 @@ MEANS = 28  # stretches of a window whose mean is taken
 MOST = 20_000  # training windows that a regression is fitted to
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of regressions, of which cross-validation chooses one
 SLOW = 2000  # windows from which on all cores are worth their starting
+SHRINKAGE = 1e-2  # of the mean power of electrodes, added to that of each
+LARGEST = 4096  # features of a window's covariances; beyond, all bands are one
 
 
 class Simple(NamedTuple):
@@ -22,11 +24,16 @@ class Simple(NamedTuple):
 
     band_power: np.ndarray
     slow_wave: np.ndarray
+    covariance: np.ndarray
 
 
 def simple_features(windows: Windows, electrodes: list[int]) -> Simple:
-    """Log power of each electrode in each band, and means of consecutive stretches of its samples."""
+    """Log power of each electrode in each band, means of consecutive stretches of its samples, and log power together
+    with what pairs of electrodes share, see ``log_covariance``."""
     shape = len(windows), len(electrodes)
+    pairs = len(electrodes) * (len(electrodes) + 1) // 2
+    bands = BANDS if pairs * len(BANDS) <= LARGEST else ((BANDS[0][0], BANDS[-1][1]),)
+    shared_power = np.full((len(windows), len(bands), len(electrodes), len(electrodes)), np.nan, np.float32)
     power, wave = np.full((*shape, len(BANDS)), np.nan), np.full((*shape, MEANS), np.nan)
     for i in range(len(windows)):
         record = windows[i]
@@ -35,7 +42,12 @@ def simple_features(windows: Windows, electrodes: list[int]) -> Simple:
         kept = [c for c, e in enumerate(shared) if e in electrodes]
         power[i, here] = band_power(record.samples[kept])
         wave[i, here] = slow_wave(record.samples[kept])
-    return Simple(power.reshape(len(windows), -1), wave.reshape(len(windows), -1))
+        shared_power[i, :, np.array(here)[:, None], here] = log_covariance(record.samples[kept], bands).transpose(
+            1, 2, 0
+        )
+    upper = shared_power[:, :, *np.triu_indices(len(electrodes))].reshape(len(windows), -1)
+    power = power.reshape(len(windows), -1)
+    return Simple(power, wave.reshape(len(windows), -1), np.concatenate([power, upper], axis=1))
 
 
 def band_power(samples: np.ndarray) -> np.ndarray:
@@ -45,6 +57,24 @@ def band_power(samples: np.ndarray) -> np.ndarray:
     frequency, density = welch(samples, RATE, nperseg=min(RATE, samples.shape[-1]))
     power = [density[..., (frequency >= low) & (frequency < high)].mean(-1) for low, high in BANDS]
     return np.log(np.stack(power, -1) + 1e-6)
+
+
+def log_covariance(samples: np.ndarray, bands: Sequence[tuple[float, float]] = BANDS) -> np.ndarray:
+    """Logarithm of the covariance of channels [C, T] in each band, as a matrix: [bands, C, C].
+
+    It is a tangent-space reading of the covariance (Barachant et al. 2012) at the identity, with off-diagonal elements
+    times the square root of 2, so that distances are those of matrices. A band's covariance is divided by its mean
+    power, and ``SHRINKAGE`` is added to its diagonal.
+    """
+    spectrum = np.fft.rfft(samples * np.hanning(samples.shape[-1]), axis=-1)
+    frequency = np.fft.rfftfreq(samples.shape[-1], 1 / RATE)
+    inside = [spectrum[:, (frequency >= low) & (frequency < high)] for low, high in bands]
+    covariance = np.stack([np.real(part @ part.conj().T) for part in inside])
+    level = np.trace(covariance, axis1=1, axis2=2)[:, None, None] / len(samples)
+    covariance = covariance / np.maximum(level, 1e-12) + SHRINKAGE * np.eye(len(samples))
+    values, vectors = np.linalg.eigh(covariance)
+    logarithm = (vectors * np.log(values)[:, None, :]) @ vectors.transpose(0, 2, 1)
+    return logarithm * np.where(np.eye(len(samples), dtype=bool), 1, np.sqrt(2))
 
 
 def slow_wave(samples: np.ndarray) -> np.ndarray:
