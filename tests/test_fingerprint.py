@@ -76,6 +76,12 @@ def test_what_tells_nothing_has_none(trials):
     assert print_of(trials[0][:, : 2 * RATE]) == ""  # too short
     assert print_of(np.zeros((7, 30 * RATE))) == print_of(np.full((7, 30 * RATE), np.nan)) == ""
     assert print_of(np.tile(np.sin(np.arange(30 * RATE) / 4), (7, 1))) == ""
+    # Two recordings of a tone in noise, whose power goes up and down with it, are not one.
+    seconds = np.arange(30 * RATE) / RATE
+    for hertz in (3, 4, 5):
+        tones = [30 * np.sin(2 * np.pi * hertz * seconds) + noise(i, 30, RATE, 7) for i in (0, 1)]
+        assert fingerprint.course(tones[0], RATE).std() > fingerprint.LEAST_DEVIATION
+        assert [print_of(tone) for tone in tones] == ["", ""]
     assert print_of(trials[0], ["ECG", "EMG", "X1", "X2", "X3", "X4", "X5"]) == ""
     assert Known([]).match(["", "7f" * 32]) == [None, None] and agreement("", "") == -np.inf
 

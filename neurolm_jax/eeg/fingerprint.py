@@ -38,16 +38,20 @@ BLOCK = 1024  # fingerprints that are compared with all others at once
 
 def fingerprint(raw: "mne.io.BaseRaw", first: int = 0, last: int | None = None) -> str:
     """Return the fingerprint of samples ``first`` to ``last`` of an ``mne.io.Raw``, of all electrodes that the
-    vocabulary has; "" where nothing tells them from others (too short, flat, or no electrode)."""
+    vocabulary has; "" where nothing tells them from others (too short, flat, periodic, or no electrode)."""
     names, rate = list(choose_channels(raw)[0]), float(raw.info["sfreq"])
     last = raw.n_times if last is None else last
-    pieces = []
+    courses = []
     for begin in BEGINS if names else ():
         start = first + round(begin * rate)
         stop = min(start + round((LENGTH + WINDOW - STEP) * rate), last)
         if stop - start < round((LEAST_VALUES + 1) * STEP * rate):
             break
-        pieces.append(_encode(course(raw.get_data(names, start, stop, verbose="error"), rate)))
+        courses.append(course(raw.get_data(names, start, stop, verbose="error"), rate))
+    # A piece that agrees with itself, some steps later, is periodic and tells no more than a phase: two recordings that
+    # have such a rhythm may agree as much. Of real recordings it is so of one piece in eighty.
+    limit = AGREEMENT if len(courses) > 1 else AGREEMENT_OF_FEW
+    pieces = ["" if _agrees_with_itself(values, limit) else _encode(values) for values in courses]
     return ".".join(pieces) if any(pieces) else ""
 
 
@@ -79,6 +83,14 @@ def _encode(values):
     scaled = (values - values.mean()) / values.std() / RANGE  # mostly in -1 ... 1
     levels = np.clip(np.floor((scaled + 1) / 2 * LEVELS), 0, LEVELS - 1).astype(int)
     return "".join(f"{level:x}" for level in levels.tolist())
+
+
+def _agrees_with_itself(values, limit):
+    """Whether a course repeats itself within half its length, as that of a steady tone's beats does."""
+    if len(values) < LEAST_VALUES or values.std() < LEAST_DEVIATION:
+        return False  # it has no fingerprint anyway
+    lags = range(2, len(values) // 2 + 1)
+    return max(np.corrcoef(values[:-lag], values[lag:])[0, 1] for lag in lags) >= limit
 
 
 class Known:
