@@ -228,7 +228,7 @@ def _baselines(training, trained_features, windows, features):
     kinds = {
         "band power": (train.band_power, test.band_power),
         "slow wave": (train.slow_wave, test.slow_wave),
-        "band power and covariance": (train.covariance, test.covariance),
+        "covariance": (train.covariance, test.covariance),
         "frozen features": (trained_features, features),
     }
     for name, (x, y) in kinds.items():
