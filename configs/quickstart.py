@@ -70,6 +70,8 @@ _STAGES = {
         "text_batch_size": 2,
         "learning_rate": 1e-3,
         "final_learning_rate": 1e-4,
+        # With a weight of 1 the alignment takes the codes: 40% of them occur in validation instead of 85%.
+        "domain_loss_weight": 0.1,
         "checkpoint_every": 100,
         "evaluate_every": 100,
         "tokenizer": {"decay": 0.95},
