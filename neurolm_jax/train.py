@@ -164,10 +164,10 @@ def main() -> int | None:
     parse_flags(sys.argv, "config")
     config = CONFIG.value
     if "tasks" in config.data:  # files of the user's own are found again from any folder
-        from neurolm_jax.eeg.tasks import FILES
+        from neurolm_jax.eeg.tasks import FILE_SUFFIXES
 
         names = config.data.tasks
-        config.data.tasks = tuple(str(pathlib.Path(n).absolute()) if n.endswith(FILES) else n for n in names)
+        config.data.tasks = tuple(str(pathlib.Path(n).absolute()) if n.endswith(FILE_SUFFIXES) else n for n in names)
     configuration.check(config)  # before heavy imports
     if _PRINT.value:
         from neurolm_jax.reporting import fields

@@ -51,7 +51,7 @@ def fingerprint(raw: "mne.io.BaseRaw", first: int = 0, last: int | None = None) 
     # A piece that agrees with itself, some steps later, is periodic and tells no more than a phase: two recordings that
     # have such a rhythm may agree as much. Of real recordings it is so of one piece in eighty.
     limit = AGREEMENT if len(courses) > 1 else AGREEMENT_OF_FEW
-    pieces = ["" if _agrees_with_itself(values, limit) else _encode(values) for values in courses]
+    pieces = [_encode(values, limit) for values in courses]
     return ".".join(pieces) if any(pieces) else ""
 
 
@@ -76,21 +76,18 @@ def course(x: np.ndarray, rate: float) -> np.ndarray:
     return np.median(np.log(np.maximum(power[alive] / usual[alive], 1e-3)), axis=0)
 
 
-def _encode(values):
-    """One character for each value; "" where they tell nothing."""
-    if len(values) < LEAST_VALUES or values.std() < LEAST_DEVIATION:
+def _encode(values, limit):
+    """One character for each value; "" where they tell nothing, as where they repeat themselves within half of their
+    length (the beats of a steady tone) with a correlation of ``limit`` or more."""
+    if len(values) < LEAST_VALUES or values.std() < LEAST_DEVIATION or _highest_autocorrelation(values) >= limit:
         return ""
     scaled = (values - values.mean()) / values.std() / RANGE  # mostly in -1 ... 1
     levels = np.clip(np.floor((scaled + 1) / 2 * LEVELS), 0, LEVELS - 1).astype(int)
     return "".join(f"{level:x}" for level in levels.tolist())
 
 
-def _agrees_with_itself(values, limit):
-    """Whether a course repeats itself within half its length, as that of a steady tone's beats does."""
-    if len(values) < LEAST_VALUES or values.std() < LEAST_DEVIATION:
-        return False  # it has no fingerprint anyway
-    lags = range(2, len(values) // 2 + 1)
-    return max(np.corrcoef(values[:-lag], values[lag:])[0, 1] for lag in lags) >= limit
+def _highest_autocorrelation(values):
+    return max(np.corrcoef(values[:-lag], values[lag:])[0, 1] for lag in range(2, len(values) // 2 + 1))
 
 
 class Known:

@@ -33,7 +33,7 @@ def simple_features(windows: Windows, electrodes: list[int]) -> Simple:
     shape = len(windows), len(electrodes)
     pairs = len(electrodes) * (len(electrodes) + 1) // 2
     bands = BANDS if pairs * len(BANDS) <= LARGEST else ((BANDS[0][0], BANDS[-1][1]),)
-    shared_power = np.full((len(windows), len(bands), len(electrodes), len(electrodes)), np.nan, np.float32)
+    log_covariances = np.full((len(windows), len(bands), len(electrodes), len(electrodes)), np.nan, np.float32)
     power, wave = np.full((*shape, len(BANDS)), np.nan), np.full((*shape, MEANS), np.nan)
     for i in range(len(windows)):
         record = windows[i]
@@ -42,10 +42,10 @@ def simple_features(windows: Windows, electrodes: list[int]) -> Simple:
         kept = [c for c, e in enumerate(shared) if e in electrodes]
         power[i, here] = band_power(record.samples[kept])
         wave[i, here] = slow_wave(record.samples[kept])
-        shared_power[i, :, np.array(here)[:, None], here] = log_covariance(record.samples[kept], bands).transpose(
+        log_covariances[i, :, np.array(here)[:, None], here] = log_covariance(record.samples[kept], bands).transpose(
             1, 2, 0
         )
-    upper = shared_power[:, :, *np.triu_indices(len(electrodes))].reshape(len(windows), -1)
+    upper = log_covariances[:, :, *np.triu_indices(len(electrodes))].reshape(len(windows), -1)
     power = power.reshape(len(windows), -1)
     return Simple(power, wave.reshape(len(windows), -1), np.concatenate([power, upper], axis=1))
 

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 
 from neurolm_jax.models.placement import (
     kept_table,
-    loops_unrolled,
+    map_steps,
     on_every_device,
     over_devices,
     platform,
+    scan,
     sum_over,
     sum_table_over,
 )
@@ -65,7 +66,7 @@ def target_log_probabilities(hidden: jax.Array, classes: jax.Array, targets: jax
             log_probability = (found.chosen - found.highest - jnp.log(found.total))[:, 0]
             return jnp.where(chunk[1] != NO_TARGET, log_probability, 0)
 
-        return _for_each(one, _chunks(hidden, targets)).reshape(-1)[: targets.size].reshape(targets.shape)
+        return map_steps(one, _chunks(hidden, targets)).reshape(-1)[: targets.size].reshape(targets.shape)
 
     return _over_devices(local, [lambda h, c, t: t], hidden, classes, targets)
 
@@ -81,7 +82,7 @@ def _summed(hidden, classes, targets):
             found = _chunk(vocabulary, classes, *chunk)
             return found.loss, found.correct
 
-        losses, correct = _for_each(one, _chunks(hidden, targets))
+        losses, correct = map_steps(one, _chunks(hidden, targets))
         return sum_over(losses.sum(), places), sum_over(correct.sum(), places)
 
     return _over_devices(local, [on_every_device, on_every_device], hidden, classes, targets)
@@ -104,9 +105,7 @@ def _forward(hidden, classes, targets):
             return classes_gradient, (found.loss, found.correct, sum_over(hidden_gradient, vocabulary))
 
         zeros = jnp.zeros(classes.shape, jnp.float32)
-        classes_gradient, (losses, correct, hidden_gradient) = jax.lax.scan(
-            body, zeros, _chunks(hidden, targets), unroll=loops_unrolled()
-        )
+        classes_gradient, (losses, correct, hidden_gradient) = scan(body, zeros, _chunks(hidden, targets))
         hidden_gradient = hidden_gradient.reshape(-1, hidden.shape[-1])[: targets.size].astype(hidden.dtype)
         classes_gradient = sum_table_over(classes_gradient, places)
         sums = sum_over(losses.sum(), places), sum_over(correct.sum(), places)
@@ -170,10 +169,6 @@ def _chunks(hidden, targets):
     padding = -len(hidden) % size
     hidden = jnp.pad(hidden, ((0, padding), (0, 0))).reshape(-1, size, hidden.shape[-1])
     return hidden, jnp.pad(targets, (0, padding), constant_values=NO_TARGET).reshape(-1, size)
-
-
-def _for_each(function, chunks):
-    return jax.lax.scan(lambda _, chunk: (None, function(chunk)), None, chunks, unroll=loops_unrolled())[1]
 
 
 def _over_devices(local, outputs, hidden, classes, targets):

@@ -74,6 +74,16 @@ def loops_unrolled() -> bool:
     return platform() == "cpu" and jax.process_count() > 1
 
 
+def scan(step: Callable, carry: Any, xs: Any) -> tuple[Any, Any]:
+    """``jax.lax.scan`` for steps that may have collectives, see ``loops_unrolled``."""
+    return jax.lax.scan(step, carry, xs, unroll=loops_unrolled())
+
+
+def map_steps(function: Callable, xs: Any) -> Any:
+    """``jax.lax.map`` for functions that may have collectives, see ``loops_unrolled``."""
+    return scan(lambda _, x: (None, function(x)), None, xs)[1]
+
+
 def is_split(name: str) -> bool:
     """Whether the mesh splits a logical axis at all."""
     mesh = mesh_around()

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from neurolm_jax.models.losses import Mean
-from neurolm_jax.models.placement import loops_unrolled
+from neurolm_jax.models.placement import map_steps, scan
 from neurolm_jax.stages.base import Stage, Terms, Weights
 
 
@@ -42,20 +42,15 @@ def loss_and_gradients(
         more, terms = gradients_of(weights.params, *part, counts)
         return jax.tree.map(jnp.add, gradients, more), terms
 
-    zeros, unroll = jax.tree.map(jnp.zeros_like, weights.params), loops_unrolled()
-    counts = jax.tree.map(lambda x: x.sum(0), jax.lax.scan(count, None, batches, unroll=unroll)[1])
-    gradients, terms = jax.lax.scan(add, zeros, batches, unroll=unroll)
+    counts = jax.tree.map(lambda x: x.sum(0), scan(count, None, batches)[1])
+    gradients, terms = scan(add, jax.tree.map(jnp.zeros_like, weights.params), batches)
     losses, metrics = jax.tree.map(lambda x: x.sum(0), (terms.losses, terms.metrics))
     return gradients, Terms(losses, metrics, merge(terms.observed))
 
 
 def in_parts(function: Callable, tree, parts: int):
     """``function(tree)`` of arrays [B, ...], a part after another; what it gives, arrays [b, ...], for all rows."""
-    if parts == 1:
-        return function(tree)
-    return merge(
-        jax.lax.scan(lambda _, part: (None, function(part)), None, split(tree, parts), unroll=loops_unrolled())[1]
-    )
+    return function(tree) if parts == 1 else merge(map_steps(function, split(tree, parts)))
 
 
 def weighted(stage: Stage, losses: dict[str, Mean]) -> jax.Array:

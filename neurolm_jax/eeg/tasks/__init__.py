@@ -7,8 +7,7 @@ import sys
 import traceback
 
 from neurolm_jax.eeg.tasks.base import Opened, Recording, Task, Window
-from neurolm_jax.eeg.tasks.described import SUFFIXES as DESCRIBED
-from neurolm_jax.eeg.tasks.described import load_described
+from neurolm_jax.eeg.tasks.described import YAML_SUFFIXES, load_described
 from neurolm_jax.errors import UserError
 
 NAMES = (
@@ -17,9 +16,9 @@ NAMES = (
     *("blink", "scp1", "eyes"),
 )
 
-FILES = (".py", *DESCRIBED)  # by which a file of the user's own is known
+FILE_SUFFIXES = (".py", *YAML_SUFFIXES)  # by which a file of the user's own is known
 
-__all__ = ["FILES", "NAMES", "Opened", "Recording", "Task", "Window", "load_task"]
+__all__ = ["FILE_SUFFIXES", "NAMES", "Opened", "Recording", "Task", "Window", "load_task"]
 
 
 def load_task(name: str) -> Task:
@@ -28,12 +27,12 @@ def load_task(name: str) -> Task:
     Raises:
       UserError: there is no such task or file, or it defines none.
     """
-    if name.endswith(DESCRIBED):
+    if name.endswith(YAML_SUFFIXES):
         return load_described(pathlib.Path(name))
     if name.endswith(".py"):
         return _from_file(pathlib.Path(name))
     if name not in NAMES:
-        files = " or ".join(FILES)
+        files = " or ".join(FILE_SUFFIXES)
         raise UserError(f"unknown task {name!r}; known are {', '.join(NAMES)}, or a file of your own ending in {files}")
     return importlib.import_module(f"neurolm_jax.eeg.tasks.{name}").TASK
 

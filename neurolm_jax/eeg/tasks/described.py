@@ -16,13 +16,13 @@ from neurolm_jax.eeg.tasks.readers import duration_of, read_raw, tiled
 from neurolm_jax.errors import UserError
 from neurolm_jax.escaping import escape
 
-SUFFIXES = (".yaml", ".yml")
+YAML_SUFFIXES = (".yaml", ".yml")
 REQUIRED = ("question", "answers", "seconds", "labels")
 OPTIONAL = (
     *("name", "positive", "wordings", "lettered", "channels", "baseline", "low", "high", "mains"),
     *("subject", "split", "offset", "every"),
 )
-_ALMOST = 1e-3  # seconds by which a window may end after its event or recording
+_TOLERANCE = 1e-3  # seconds by which a window may end after its event or recording
 
 
 def load_described(file: pathlib.Path) -> Task:
@@ -33,10 +33,10 @@ def load_described(file: pathlib.Path) -> Task:
     """
     fields = _Fields(file, _mapping(file))
     answers = fields.mapping("answers")
-    told = fields.text("labels")
-    if (source := label_source(told, tuple(answers), file.parent)) is None:
-        raise fields.fault("labels", SOURCES, told)
-    labelled = functools.partial(
+    source_name = fields.text("labels")
+    if (source := label_source(source_name, tuple(answers), file.parent)) is None:
+        raise fields.fault("labels", SOURCES, source_name)
+    recordings = functools.partial(
         _recordings,
         source=source,
         labels=tuple(answers),
@@ -54,7 +54,7 @@ def load_described(file: pathlib.Path) -> Task:
             answers=answers,
             seconds=fields.whole("seconds"),
             preprocessing=preprocessing,
-            recordings=labelled,
+            recordings=recordings,
             lettered=fields.switch("lettered"),
             positive=fields.text("positive", None),
             wordings=fields.texts("wordings"),
@@ -77,10 +77,10 @@ class _Cut(NamedTuple):
         """The windows of an event in a recording of ``end`` seconds; one at least, if it lies inside."""
         stop = end if event.duration is None else min(event.onset + event.duration, end)
         begin = event.onset + self.offset
-        found = tiled(stop + _ALMOST, self.seconds, event.label, begin, self.every)
-        if not found and event.duration is not None and begin + self.seconds <= end + _ALMOST:
-            found = [Window(begin, self.seconds, event.label)]
-        return [window for window in found if window.onset >= 0]
+        windows = tiled(stop + _TOLERANCE, self.seconds, event.label, begin, self.every)
+        if not windows and event.duration is not None and begin + self.seconds <= end + _TOLERANCE:
+            windows = [Window(begin, self.seconds, event.label)]
+        return [window for window in windows if window.onset >= 0]
 
 
 def _recordings(
@@ -149,18 +149,18 @@ def _mapping(file: pathlib.Path) -> dict[str, Any]:
         raise UserError(f"{file}: no such file")
     try:
         # As texts: YAML takes No for a truth value, and 1e3 for a text.
-        found = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
+        values = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(found, dict):
+    if not isinstance(values, dict):
         raise UserError(f"{file}: want lines of 'field: value', with {', '.join(REQUIRED)}")
-    for field in found:
+    for field in values:
         if field not in (*REQUIRED, *OPTIONAL):
             raise UserError(f"{file}: {field}: no such field; there are {', '.join((*REQUIRED, *OPTIONAL))}")
     for field in REQUIRED:
-        if field not in found:
+        if field not in values:
             raise UserError(f"{file}: {field} is missing; a task needs {', '.join(REQUIRED)}")
-    return found
+    return values
 
 
 class _Fields:

@@ -1,4 +1,4 @@
-"""Where the labels of recordings stand: annotations, tables, folders' names; for tasks that a YAML file describes."""
+"""Sources of labels for tasks in YAML: annotations, columns of BIDS tables, folder names, a CSV file."""
 
 import collections
 import csv
@@ -23,15 +23,15 @@ class Event(NamedTuple):
     label: str
 
 
-def label_source(told: str, labels: Sequence[str], folder: pathlib.Path) -> "LabelSource | None":
+def label_source(name: str, labels: Sequence[str], folder: pathlib.Path) -> "LabelSource | None":
     """Return the source that a description names, see ``SOURCES``; a table lies in ``folder``. None of other names."""
-    kind, _, column = told.partition(".")
-    if told == "annotations":
+    kind, _, column = name.partition(".")
+    if name == "annotations":
         return _Annotations()
-    if told == "folder":
+    if name == "folder":
         return _Folders(labels)
-    if told.endswith(".csv"):
-        return _Table(folder / told)
+    if name.endswith(".csv"):
+        return _Table(folder / name)
     if kind == "events" and column:
         return _EventsTable(column)
     return _Participants(column) if kind == "participants" and column else None
